@@ -1,0 +1,4 @@
+//! `rimg`: a drop-in `qemu-img`.
+#![forbid(unsafe_code)]
+
+fn main() {}

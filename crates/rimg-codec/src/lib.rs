@@ -1,0 +1,2 @@
+//! Deflate and zstd for whole clusters
+#![forbid(unsafe_code)]

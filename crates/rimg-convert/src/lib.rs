@@ -1,0 +1,2 @@
+//! The convert engine: copies one image into another
+#![forbid(unsafe_code)]

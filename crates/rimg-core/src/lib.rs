@@ -1,0 +1,2 @@
+//! Traits, errors, limits and on-disk helpers of rimg
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Raw disk images
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Where image bytes live: files, memory, memory maps
+#![forbid(unsafe_code)]

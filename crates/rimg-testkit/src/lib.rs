@@ -1,0 +1,2 @@
+//! Storages and helpers for the tests of rimg
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Virtual disk images: open, probe, chains, policy
+#![forbid(unsafe_code)]

@@ -1,0 +1,4 @@
+//! Developer commands of rimg.
+#![forbid(unsafe_code)]
+
+fn main() {}
