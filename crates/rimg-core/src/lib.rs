@@ -1,2 +1,72 @@
-//! Traits, errors, limits and on-disk helpers of rimg
+//! The contracts that every part of rimg shares: where bytes live ([`Storage`]), what a disk image
+//! offers ([`BlockImage`] and the capabilities it hands out), how a format presents itself
+//! ([`FormatDriver`]), what may go wrong ([`Error`]) and how much a hostile image may cost
+//! ([`Limits`]).
+//!
+//! Nothing here touches a file, a path or a socket, and nothing here knows a format.
+//!
+//! # Conventions
+//! Offsets and lengths are bytes unless a name says otherwise. I/O is synchronous, positional and
+//! takes `&self`: buffers are filled or written whole, or the call fails. Having a capability
+//! object is having the capability, so there are no methods that only answer "unsupported".
+//!
+//! # Example
+//! A few lines are enough to be a [`Storage`], and every format can live in it:
+//! ```
+//! use rimg_core::{Storage, StorageRun};
+//! use std::io;
+//!
+//! #[derive(Debug)]
+//! struct Zeroes(u64);
+//!
+//! impl Storage for Zeroes {
+//!     fn len_bytes(&self) -> io::Result<u64> {
+//!         Ok(self.0)
+//!     }
+//!     fn read_exact_at(&self, buf: &mut [u8], _at: u64) -> io::Result<()> {
+//!         buf.fill(0);
+//!         Ok(())
+//!     }
+//!     fn run_at(&self, at: u64) -> io::Result<StorageRun> {
+//!         Ok(StorageRun::hole(self.0 - at))
+//!     }
+//! }
+//!
+//! let store = Zeroes(4096);
+//! assert_eq!(store.len_bytes()?, 4096);
+//! # Ok::<(), io::Error>(())
+//! ```
 #![forbid(unsafe_code)]
+
+mod address;
+mod capability;
+mod check;
+mod codec;
+mod driver;
+mod error;
+mod extent;
+mod gate;
+mod image;
+mod info;
+mod limits;
+pub mod num;
+pub mod ondisk;
+mod options;
+mod snapshot;
+mod storage;
+pub mod zeroes;
+
+pub use address::{GuestOffset, HostOffset};
+pub use capability::{CompressedWrite, EncodedCluster, ImageWrite, Preallocation, Resize};
+pub use check::{Check, CheckSummary, Finding, FindingKind, Repair};
+pub use codec::Codec;
+pub use driver::{FormatDriver, FormatInfo, Match, ProbeWindow};
+pub use error::{BoxError, Error, Location, Result};
+pub use extent::{Extent, ExtentKind, FileOffset};
+pub use gate::{Dependency, DependencyGate, DependencyRole, OpenOptions, TargetFiles};
+pub use image::BlockImage;
+pub use info::{ImageInfo, InfoValue};
+pub use limits::{Limits, MetadataBudget};
+pub use options::{OptionKind, OptionSpec, RawOptions};
+pub use snapshot::{SnapshotInfo, SnapshotSelector, Snapshots};
+pub use storage::{Storage, StorageRun, StorageWrite, Zeroing};

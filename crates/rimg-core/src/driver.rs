@@ -1,0 +1,75 @@
+//! How a format presents itself.
+
+use crate::{BlockImage, OpenOptions, OptionSpec, RawOptions, Result, Storage, TargetFiles};
+use core::fmt::Debug;
+use std::sync::Arc;
+
+/// A format: recognises, opens and creates images. One `static` per format crate.
+pub trait FormatDriver: Sync + Debug {
+    /// Names and options.
+    fn format(&self) -> &'static FormatInfo;
+
+    /// Whether a file looks like an image of this format.
+    fn probe(&self, window: &ProbeWindow<'_>) -> Match;
+
+    /// Opens an image.
+    ///
+    /// # Errors
+    /// [`Error::WrongFormat`](crate::Error::WrongFormat) when it is none of this format; otherwise
+    /// what is wrong with it.
+    fn open(&self, file: Arc<dyn Storage>, how: &OpenOptions<'_>) -> Result<Box<dyn BlockImage>>;
+
+    /// Writes a new, empty image of `size_bytes`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`](crate::Error::InvalidOption) before anything is written, or what
+    /// the storage says.
+    fn create(&self, target: &dyn TargetFiles, size_bytes: u64, options: &RawOptions)
+    -> Result<()>;
+}
+
+/// What there is to know of a format without an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FormatInfo {
+    /// The name in `-f` and `-O`.
+    pub name: &'static str,
+    /// A few words for people.
+    pub description: &'static str,
+    /// Creation options, in the order in which `create` prints them.
+    pub create_options: &'static [OptionSpec],
+    /// Whether images can be created and written.
+    pub writable: bool,
+    /// Whether an image may have another one below it.
+    pub backing: bool,
+}
+
+/// The part of a file that a format is recognised by.
+#[derive(Debug, Clone, Copy)]
+pub struct ProbeWindow<'a> {
+    /// The first bytes of the file: [`HEAD_BYTES`](Self::HEAD_BYTES), or all when it is shorter.
+    pub head: &'a [u8],
+    /// The last bytes of the file: [`TAIL_BYTES`](Self::TAIL_BYTES), or all when it is shorter.
+    pub tail: &'a [u8],
+    /// The length of the file in bytes.
+    pub len_bytes: u64,
+}
+
+impl ProbeWindow<'_> {
+    /// How much of the start of a file a probe sees, in bytes.
+    pub const HEAD_BYTES: usize = 2048;
+    /// How much of the end of a file a probe sees, in bytes.
+    pub const TAIL_BYTES: usize = 512;
+}
+
+/// How well a file fits a format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Match {
+    /// Not this format.
+    No,
+    /// Everything is this format if it is nothing else: raw.
+    Fallback,
+    /// A weak sign, such as a trailer only.
+    Weak,
+    /// The format's magic, in its place.
+    Sure,
+}

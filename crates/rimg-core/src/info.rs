@@ -1,0 +1,44 @@
+//! What an image says of itself.
+
+use crate::SnapshotInfo;
+
+/// What an image says of itself, for `info` and for callers that want to know before they read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ImageInfo {
+    /// The format's name.
+    pub format: &'static str,
+    /// The size of the guest's disk in bytes.
+    pub virtual_size_bytes: u64,
+    /// The size of a cluster (grain, block) in bytes, where the format has such.
+    pub cluster_bytes: Option<u64>,
+    /// Whether guest data is encrypted.
+    pub encrypted: bool,
+    /// Whether the image was not closed properly.
+    pub dirty: bool,
+    /// The name of the backing file, as the image gives it.
+    pub backing_file: Option<String>,
+    /// The format of the backing file, as the image gives it.
+    pub backing_format: Option<String>,
+    /// The name of the external data file, as the image gives it.
+    pub data_file: Option<String>,
+    /// Internal snapshots.
+    pub snapshots: Vec<SnapshotInfo>,
+    /// What only this format has, in the order and under the names of its reference
+    /// implementation's JSON ("compression-type").
+    pub specific: Vec<(&'static str, InfoValue)>,
+}
+
+/// A value in [`ImageInfo::specific`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InfoValue {
+    /// A truth value.
+    Bool(bool),
+    /// A count or a size.
+    Number(u64),
+    /// A text.
+    Text(String),
+    /// Values in a row.
+    List(Vec<InfoValue>),
+    /// Named values.
+    Map(Vec<(&'static str, InfoValue)>),
+}

@@ -1,0 +1,85 @@
+//! Creation options: one table per format, from which parsing, help, `amend` and documentation
+//! come.
+
+/// One creation option of a format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OptionSpec {
+    /// The name as in `-o name=value`.
+    pub name: &'static str,
+    /// What its value looks like.
+    pub kind: OptionKind,
+    /// A line of help.
+    pub help: &'static str,
+    /// The value it has when none is given, as it would be written; `None` when it is then absent.
+    pub default: Option<&'static str>,
+}
+
+/// What the value of an option looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OptionKind {
+    /// Any text.
+    Text,
+    /// `on` or `off`.
+    Bool,
+    /// A number.
+    Number,
+    /// A number of bytes with an optional suffix.
+    Size,
+}
+
+/// Options as the user gave them: names and values, not yet looked at.
+///
+/// Sizes have been brought to plain decimal bytes and truth values to `on` and `off`; of a name
+/// given twice the last counts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RawOptions {
+    entries: Vec<(String, String)>,
+}
+
+impl RawOptions {
+    /// No options.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { entries: Vec::new() }
+    }
+
+    /// Sets `name` to `value`, replacing an earlier value.
+    pub fn set(&mut self, name: impl Into<String>, value: impl Into<String>) {
+        let (name, value) = (name.into(), value.into());
+        match self.entries.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, old)) => *old = value,
+            None => self.entries.push((name, value)),
+        }
+    }
+
+    /// As [`set`](Self::set), for building in one expression.
+    #[must_use]
+    pub fn with(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.set(name, value);
+        self
+    }
+
+    /// The value of `name`.
+    #[must_use]
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.entries.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// All names and values, in the order in which they were first set.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.entries.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_value_counts() {
+        let options = RawOptions::new().with("a", "1").with("b", "2").with("a", "3");
+        assert_eq!(options.value("a"), Some("3"));
+        assert_eq!(options.iter().collect::<Vec<_>>(), [("a", "3"), ("b", "2")]);
+        assert_eq!(options.value("c"), None);
+    }
+}
