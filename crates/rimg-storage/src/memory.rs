@@ -4,13 +4,13 @@ use core::ops::Range;
 use rimg_core::{Storage, StorageRun, StorageWrite, Zeroing, num, zeroes};
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// The granularity of holes in bytes.
 const PAGE_BYTES: u64 = 4096;
 const PAGE_LEN: usize = 4096;
 
-type Page = Box<[u8; PAGE_LEN]>;
+type Page = Arc<[u8; PAGE_LEN]>;
 
 /// A storage in memory that keeps only the pages that were written: holes cost nothing, however
 /// long it is.
@@ -19,7 +19,7 @@ pub struct MemoryStorage {
     state: RwLock<State>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct State {
     len: u64,
     /// Pages by number; a page that is not there is a hole. Bytes of the last page past the end
@@ -62,6 +62,13 @@ impl MemoryStorage {
 
     fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A copy that shares all pages until one of the two writes to them.
+impl Clone for MemoryStorage {
+    fn clone(&self) -> Self {
+        Self { state: RwLock::new(self.state().clone()) }
     }
 }
 
@@ -188,7 +195,7 @@ impl StorageWrite for MemoryStorage {
 impl State {
     /// The page with this number, made when it is a hole.
     fn page(&mut self, number: u64) -> &mut [u8; PAGE_LEN] {
-        self.pages.entry(number).or_insert_with(|| Box::new([0; PAGE_LEN]))
+        Arc::make_mut(self.pages.entry(number).or_insert_with(|| Arc::new([0; PAGE_LEN])))
     }
 
     /// Fills `buf`, with zeroes where there are holes.
