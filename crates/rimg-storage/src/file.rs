@@ -16,6 +16,7 @@ use core::ops::Range;
 use direct::Direct;
 use rimg_core::{Storage, StorageRun, StorageWrite, Zeroing, num};
 use rustix::fs::{OFlags, SeekFrom, fdatasync, seek};
+use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -221,6 +222,10 @@ impl FileStorage {
         let len = {
             let _alone = self.direct.as_ref().map(Direct::alone);
             let len = self.len_bytes()?;
+            if self.kind == Kind::Device && range.end > len {
+                // fallocate would do the part that is there and say nothing.
+                return Err(Errno::NOSPC.into());
+            }
             let done = match how {
                 Zeroing::MayPunch => {
                     self.grow(len, &range)?;
@@ -270,6 +275,33 @@ impl FileStorage {
                 Some(direct) => direct.write_all_at(&self.file, piece, at)?,
             }
             at = end;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeroes_are_written_where_nothing_else_works() -> io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        for cache in [CacheMode::Writeback, CacheMode::None] {
+            for how in [Zeroing::MayPunch, Zeroing::KeepAllocated] {
+                let path = dir.path().join("disk");
+                let mut file = FileStorage::open(&path, FileOptions::create().cache(cache))?;
+                file.abilities = Abilities::none();
+                file.write_all_at(&[7; 5_000_000], 0)?;
+                file.write_zeroes_at(1_000..4_000_000, how)?;
+                file.write_zeroes_at(4_999_999..6_000_001, how)?;
+                file.discard_at(0..100)?;
+                let mut wanted = vec![7; 5_000_000];
+                wanted.resize(6_000_001, 0);
+                wanted[1_000..4_000_000].fill(0);
+                wanted[4_999_999] = 0;
+                assert!(std::fs::read(&path)? == wanted, "{cache:?}, {how:?}");
+            }
         }
         Ok(())
     }

@@ -16,6 +16,13 @@ pub(super) struct Abilities {
 }
 
 impl Abilities {
+    /// Those of a file system that can only be written to.
+    #[cfg(test)]
+    pub(super) fn none() -> Self {
+        let cannot = || AtomicBool::new(true);
+        Self { cannot_punch: cannot(), cannot_zero_range: cannot(), cannot_allocate: cannot() }
+    }
+
     /// Makes `range` a hole, as far as it lies within the file; `Ok(false)` when that cannot be
     /// done.
     pub(super) fn punch(&self, file: &File, range: Range<u64>) -> io::Result<bool> {
