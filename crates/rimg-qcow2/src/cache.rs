@@ -11,6 +11,9 @@ use std::io;
 /// No slice is larger than this.
 const MAX_SLICE_BYTES: u64 = 64 << 10;
 
+/// So many slices can become dirty between two looks at [`TableCache::is_full_of_dirty`].
+const SPARE_SLICES: usize = 4;
+
 /// Slices of tables by their host offset.
 #[derive(Debug)]
 pub(crate) struct TableCache {
@@ -36,7 +39,8 @@ impl TableCache {
     /// slices).
     pub(crate) fn new(table_bytes: u64, budget_bytes: u64) -> Self {
         let slice_bytes = table_bytes.min(MAX_SLICE_BYTES);
-        let capacity = usize::try_from(budget_bytes / slice_bytes).unwrap_or(usize::MAX).max(4);
+        let capacity =
+            usize::try_from(budget_bytes / slice_bytes).unwrap_or(usize::MAX).max(4 * SPARE_SLICES);
         Self {
             slice_bytes,
             capacity,
@@ -51,11 +55,10 @@ impl TableCache {
         self.slice_bytes
     }
 
-    /// Whether bringing in a slice means that another one goes, which has to be written before.
-    pub(crate) fn must_write_back_for(&self, at: u64) -> bool {
-        self.slots.len() >= self.capacity
-            && !self.by_offset.contains_key(&at)
-            && self.slots.iter().all(|slot| slot.dirty)
+    /// Whether the next slices to come could find no clean one to replace.
+    pub(crate) fn is_full_of_dirty(&self) -> bool {
+        let clean = self.slots.iter().filter(|slot| !slot.dirty).count();
+        clean.saturating_add(self.capacity).saturating_sub(self.slots.len()) < SPARE_SLICES
     }
 
     /// The slice at host offset `at`, a multiple of the slice size, read from `file` when it is not

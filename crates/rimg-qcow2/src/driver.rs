@@ -1,5 +1,6 @@
 //! How qcow2 presents itself: probe, open, create.
 
+use crate::allocate::Allocator;
 use crate::error::{CorruptKind, FORMAT};
 use crate::header::Header;
 use crate::image::{Access, Qcow2Image, State, codec_of};
@@ -9,7 +10,7 @@ use rimg_core::{
     OpenOptions, ProbeWindow, RawOptions, Result, Storage, TargetFiles, num,
 };
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Condvar, Mutex};
 
 /// The format's entry in a registry.
 pub static DRIVER: Qcow2Driver = Qcow2Driver(());
@@ -82,7 +83,12 @@ pub(crate) fn open(file: Arc<dyn Storage>, how: &OpenOptions<'_>) -> Result<Qcow
         })?,
         None => None,
     };
+    let allocator = match access {
+        Access::Write => Some(Allocator::open(&file, &header, &l1, &mut budget)?),
+        Access::Inspect | Access::Read => None,
+    };
     Ok(Qcow2Image {
+        was_blank: header.backing_name.is_none() && l1.iter().all(|entry| *entry == 0),
         file,
         data_file,
         backing_left_out: backing.is_none() && header.backing_name.is_some(),
@@ -92,8 +98,9 @@ pub(crate) fn open(file: Arc<dyn Storage>, how: &OpenOptions<'_>) -> Result<Qcow
         codec: codec_of(&header)?,
         access,
         limits: how.limits,
-        state: Mutex::new(State::new(header, l1)),
-        reuse: RwLock::new(()),
+        state: Mutex::new(State::new(header, l1, allocator)),
+        writer_done: Condvar::new(),
+        readers: Default::default(),
         decoders: Default::default(),
     })
 }

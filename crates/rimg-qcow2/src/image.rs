@@ -1,19 +1,22 @@
 //! The open image: what is fixed while it is open, and the state behind its lock.
 
 use crate::address::Geometry;
+use crate::allocate::Allocator;
 use crate::cache::TableCache;
 use crate::error::FORMAT;
 use crate::header::Header;
+use crate::inflight::{Readers, Writers};
 use crate::map::{Place, Run};
 use crate::read::DecodePool;
 use crate::spec;
 use core::ops::Range;
 use rimg_core::{
-    BlockImage, Codec, Error, Extent, ExtentKind, FileOffset, HostOffset, ImageInfo, Limits,
-    Result, Storage,
+    BlockImage, Codec, CompressedWrite, Error, Extent, ExtentKind, FileOffset, HostOffset,
+    ImageInfo, ImageWrite, Limits, Resize, Result, Storage,
 };
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 /// How much memory cached L2 slices take: 8 MiB map 64 GiB with clusters of 64 KiB.
 const L2_CACHE_BYTES: u64 = 8 << 20;
@@ -34,9 +37,10 @@ pub(crate) struct Qcow2Image {
     pub(crate) access: Access,
     pub(crate) limits: Limits,
     pub(crate) state: Mutex<State>,
-    /// Held for reading while data is read from places that the state gave; held for writing
-    /// for a moment before freed clusters are used again. So no reader ever sees another's data.
-    pub(crate) reuse: RwLock<()>,
+    pub(crate) writer_done: Condvar,
+    pub(crate) readers: Readers,
+    /// Nothing was mapped when the image was opened, and nothing lies below it.
+    pub(crate) was_blank: bool,
     pub(crate) decoders: DecodePool,
 }
 
@@ -55,13 +59,33 @@ pub(crate) struct State {
     pub(crate) header: Header,
     /// The L1 table as on disk, in the machine's byte order.
     pub(crate) l1: Vec<u64>,
+    /// Entries of the L1 table that are newer than on disk.
+    pub(crate) dirty_l1: BTreeSet<usize>,
     pub(crate) l2: TableCache,
+    /// Who uses which cluster, when the image is open for writing.
+    pub(crate) allocator: Option<Allocator>,
+    pub(crate) writers: Writers,
+    /// Nobody minds losing the whole image before the next flush: see
+    /// [`ImageWrite::relax_until_flush`].
+    pub(crate) relaxed: bool,
 }
 
 impl State {
-    pub(crate) fn new(header: Header, l1: Vec<u64>) -> Self {
+    pub(crate) fn new(header: Header, l1: Vec<u64>, allocator: Option<Allocator>) -> Self {
         let l2 = TableCache::new(header.geometry.cluster_bytes(), L2_CACHE_BYTES);
-        Self { header, l1, l2 }
+        Self {
+            header,
+            l1,
+            dirty_l1: BTreeSet::new(),
+            l2,
+            allocator,
+            writers: Writers::default(),
+            relaxed: false,
+        }
+    }
+
+    pub(crate) fn allocator_mut(&mut self) -> Result<&mut Allocator> {
+        self.allocator.as_mut().ok_or(Error::ReadOnly("it was opened for reading"))
     }
 }
 
@@ -145,8 +169,20 @@ impl BlockImage for Qcow2Image {
         self.backing.as_ref()
     }
 
+    fn writer(&self) -> Option<&dyn ImageWrite> {
+        (self.access == Access::Write).then_some(self)
+    }
+
+    fn compressor(&self) -> Option<&dyn CompressedWrite> {
+        (self.access == Access::Write && !self.has_data_file()).then_some(self)
+    }
+
+    fn resizer(&self) -> Option<&dyn Resize> {
+        (self.access == Access::Write).then_some(self)
+    }
+
     fn close(self: Box<Self>) -> Result<()> {
-        Ok(())
+        if self.access == Access::Write { self.flush_all() } else { Ok(()) }
     }
 }
 

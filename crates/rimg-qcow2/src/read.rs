@@ -3,7 +3,8 @@
 
 use crate::cache::read_padded;
 use crate::error::CorruptKind;
-use crate::image::Qcow2Image;
+use crate::image::{Access, Qcow2Image};
+use crate::inflight::Reading;
 use crate::map::{Place, Run};
 use core::ops::Range;
 use rimg_codec::Decoder;
@@ -45,9 +46,7 @@ impl Qcow2Image {
         let mut rest = buf;
         let mut at = at;
         loop {
-            // Nobody reuses a freed cluster while this is held.
-            let _no_reuse = self.reuse.read().unwrap_or_else(PoisonError::into_inner);
-            self.resolve(at..end, &mut runs)?;
+            let _reading = self.resolve(at..end, &mut runs)?;
             if runs.is_empty() {
                 return Ok(());
             }
@@ -61,8 +60,9 @@ impl Qcow2Image {
         }
     }
 
-    /// Collects the next runs of `range`.
-    fn resolve(&self, range: Range<u64>, runs: &mut Vec<Run>) -> Result<()> {
+    /// Collects the next runs of `range`. While the answer is held, nobody uses their places for
+    /// something else.
+    fn resolve(&self, range: Range<u64>, runs: &mut Vec<Run>) -> Result<Option<Reading<'_>>> {
         runs.clear();
         self.check_range(&range)?;
         let mut state = self.lock()?;
@@ -72,7 +72,7 @@ impl Qcow2Image {
             at = at.saturating_add(run.len);
             runs.push(run);
         }
-        Ok(())
+        Ok((self.access == Access::Write).then(|| self.readers.enter()))
     }
 
     fn fetch(&self, buf: &mut [u8], at: u64, runs: &[Run]) -> Result<()> {
