@@ -101,7 +101,7 @@ fn grow_from_many_threads(cache: CacheMode, pieces: usize, piece_len: usize) {
                     }
                     let at = u64::try_from(piece * piece_len).unwrap();
                     let end = at + u64::try_from(piece_len).unwrap();
-                    if piece % 3 == 0 {
+                    if piece.is_multiple_of(3) {
                         storage.write_zeroes_at(at..end, Zeroing::MayPunch).unwrap();
                     } else {
                         storage.write_all_at(&data, at).unwrap();
@@ -113,7 +113,7 @@ fn grow_from_many_threads(cache: CacheMode, pieces: usize, piece_len: usize) {
     let found = fs::read(&file.path).unwrap();
     assert_eq!(found.len(), pieces * piece_len, "{cache:?}");
     for (piece, bytes) in found.chunks(piece_len).enumerate() {
-        let wanted = if piece % 3 == 0 { 0 } else { 7 };
+        let wanted = if piece.is_multiple_of(3) { 0 } else { 7 };
         assert!(bytes.iter().all(|&byte| byte == wanted), "{cache:?}: piece {piece}");
     }
 }
