@@ -2,6 +2,7 @@
 //! pass before a change lands. One table holds them all, so that the two cannot drift apart.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod ci;
 mod examples;
 mod fuzz;
@@ -91,6 +92,12 @@ const COMMANDS: &[Command] = &[
         ci: Some(&[]),
         run: examples::run,
     },
+    Command {
+        name: "bench",
+        help: "time whole commands against qemu-img (--help: options)",
+        ci: None,
+        run: bench::run,
+    },
     Command { name: "ci", help: "run everything that must pass", ci: None, run: ci::run },
 ];
 
@@ -98,6 +105,10 @@ fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     let name = args.next().unwrap_or_default();
     let rest: Vec<String> = args.collect();
+    // The benchmark runs itself again to measure one command; not for people, so not in the list.
+    if name == bench::MEASURE {
+        return bench::measure::child(&rest);
+    }
     let Some(command) = COMMANDS.iter().find(|command| command.name == name) else {
         usage(&name);
         return ExitCode::from(if matches!(&*name, "" | "help" | "--help" | "-h") { 0 } else { 2 });
