@@ -12,7 +12,7 @@ use crate::spec;
 use core::ops::Range;
 use rimg_core::{
     BlockImage, Codec, CompressedWrite, Error, Extent, ExtentKind, FileOffset, HostOffset,
-    ImageInfo, ImageWrite, Limits, Resize, Result, Storage,
+    ImageInfo, ImageWrite, Limits, Resize, Result, Snapshots, Storage,
 };
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -182,6 +182,10 @@ impl BlockImage for Qcow2Image {
 
     fn resizer(&self) -> Option<&dyn Resize> {
         (self.access == Access::Write).then_some(self)
+    }
+
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
+        Some(self)
     }
 
     fn close(self: Box<Self>) -> Result<()> {
