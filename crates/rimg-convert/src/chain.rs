@@ -21,10 +21,6 @@ impl<'a> Chain<'a> {
         Self { layers, shared_from }
     }
 
-    pub(crate) fn size_bytes(&self) -> u64 {
-        self.layers.first().map_or(0, |top| top.size)
-    }
-
     /// What lies at `at`, up to `end` at most.
     pub(crate) fn run_at(&mut self, at: u64, end: u64) -> Result<Run<'a>> {
         let mut end = end;
@@ -68,10 +64,16 @@ pub(crate) struct Run<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum RunKind<'a> {
     /// Bytes as they are in a file of `image`.
-    Data { image: &'a dyn BlockImage, at: FileOffset },
+    Data {
+        image: &'a dyn BlockImage,
+        at: FileOffset,
+    },
     Encoded(Encoded<'a>),
     /// Reads as zeroes; `depth` is the layer that says so, `None` where all are silent.
-    Zero { allocation: Option<FileOffset>, depth: Option<usize> },
+    Zero {
+        allocation: Option<FileOffset>,
+        depth: Option<usize>,
+    },
     /// See the layers from `shared_from` on.
     Shared,
     /// Only to be had by reading the image.

@@ -13,6 +13,7 @@ mod place;
 mod plan;
 mod progress;
 mod rate;
+mod recode;
 mod reorder;
 mod salvage;
 mod source;

@@ -39,7 +39,8 @@ impl Target<'_> {
                 }
                 Op::Zeroes { range } => self.write_zeroes(range.clone(), stop)?,
                 Op::Encoded { at, data } => {
-                    let more = rest.iter().take_while(|op| matches!(op, Op::Encoded { .. })).count();
+                    let more =
+                        rest.iter().take_while(|op| matches!(op, Op::Encoded { .. })).count();
                     let (same, others) = rest.split_at(more);
                     ops = others;
                     self.write_encoded(unit, (*at, data), same, stop)?;

@@ -3,7 +3,7 @@
 use crate::chain::{Run, RunKind};
 use crate::error::ConvertError;
 use crate::source::Walk;
-use crate::unit::{From, Op, Piece, UNIT_PIECES, Unit};
+use crate::unit::{Op, Piece, UNIT_PIECES, Unit};
 use core::ops::Range;
 use rimg_core::num::to_u64;
 
@@ -16,7 +16,7 @@ pub(crate) struct Geometry {
     pub(crate) unit_bytes: usize,
     /// Whether what the source knows to be zero is told from data.
     pub(crate) skip_known: bool,
-    /// From this guest offset on the target reads as zeroes already.
+    /// Origin this guest offset on the target reads as zeroes already.
     pub(crate) zero_from: u64,
 }
 
@@ -83,11 +83,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Takes one granule that holds runs of several kinds, all of it as data.
-    fn mixed_granule(
-        &mut self,
-        unit: &mut Unit<'a>,
-        room: &mut usize,
-    ) -> Result<(), ConvertError> {
+    fn mixed_granule(&mut self, unit: &mut Unit<'a>, room: &mut usize) -> Result<(), ConvertError> {
         let end = self.at.saturating_add(self.geometry.granule).min(self.end);
         // All zeroes, though of several kinds, are still zeroes.
         let first = unit.pieces.len();
@@ -110,15 +106,9 @@ impl<'a> Planner<'a> {
     /// Takes the bytes up to `end`, or as many as there is room for.
     fn take(&mut self, unit: &mut Unit<'a>, room: &mut usize, kind: RunKind<'a>, end: u64) {
         let len = usize::try_from(end.saturating_sub(self.at)).unwrap_or(usize::MAX).min(*room);
-        let from = match kind {
-            RunKind::Zero { .. } => From::Fill,
-            RunKind::Data { image, at } => From::File { image, at },
-            RunKind::Encoded(encoded) => From::Encoded(encoded),
-            RunKind::Shared | RunKind::Opaque => From::Source,
-        };
-        let piece = Piece { at: self.at, len, from };
+        let piece = Piece { at: self.at, len, origin: kind.into() };
         match unit.pieces.last_mut() {
-            Some(last) if continues(last, &piece) => last.len = last.len.saturating_add(len),
+            Some(last) if last.continues_in(&piece) => last.len = last.len.saturating_add(len),
             _ => unit.pieces.push(piece),
         }
         *room = room.saturating_sub(len);
@@ -132,22 +122,6 @@ impl<'a> Planner<'a> {
     /// The end of the last whole granule before `end`, or `end` where the disk ends.
     fn granules_end(&self, end: u64) -> u64 {
         if end >= self.end { self.end } else { end - end % self.geometry.granule }
-    }
-}
-
-/// Whether `next` can be read together with `last`.
-fn continues(last: &Piece<'_>, next: &Piece<'_>) -> bool {
-    if last.end() != next.at {
-        return false;
-    }
-    match (last.from, next.from) {
-        (From::Fill, From::Fill) | (From::Source, From::Source) => true,
-        (From::File { image, at }, From::File { image: next_image, at: next_at }) => {
-            std::ptr::addr_eq(image, next_image)
-                && at.file == next_at.file
-                && at.host.0.checked_add(to_u64(last.len)) == Some(next_at.host.0)
-        }
-        _ => false,
     }
 }
 

@@ -31,12 +31,7 @@ struct State<'a> {
 impl<'a> Window<'a> {
     /// A window of `capacity` units, 1 at least.
     pub(crate) fn new(ordered: bool, capacity: usize) -> Self {
-        Self {
-            ordered,
-            capacity: capacity.max(1),
-            state: Mutex::default(),
-            freed: Condvar::new(),
-        }
+        Self { ordered, capacity: capacity.max(1), state: Mutex::default(), freed: Condvar::new() }
     }
 
     /// A unit to work on, as soon as there is one; `None` when the work is to end.

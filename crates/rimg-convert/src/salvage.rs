@@ -7,12 +7,7 @@ use rimg_core::num::to_u64;
 /// Fills `buf` from `at`; sectors that cannot be read become zeroes, with a warning each.
 ///
 /// Halving what fails finds a few bad sectors in many with few reads.
-pub(crate) fn read_at(
-    source: &Source<'_>,
-    buf: &mut [u8],
-    at: u64,
-    warnings: &mut Vec<Warning>,
-) {
+pub(crate) fn read_at(source: &Source<'_>, buf: &mut [u8], at: u64, warnings: &mut Vec<Warning>) {
     let Err(error) = source.read_at(buf, at) else { return };
     let end = at.saturating_add(to_u64(buf.len()));
     let first_sector_end = at.saturating_add(SECTOR_BYTES - at % SECTOR_BYTES);

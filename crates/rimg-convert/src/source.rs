@@ -1,6 +1,7 @@
 //! One or more images read as one disk.
 
 use crate::chain::{Chain, Run, RunKind};
+use crate::unit::{Origin, Piece};
 use rimg_core::num::to_u64;
 use rimg_core::{BlockImage, Result};
 
@@ -58,6 +59,28 @@ impl<'a> Source<'a> {
             at = at.saturating_add(to_u64(len));
         }
         Ok(())
+    }
+
+    /// Fills `buf` with the bytes of `piece`.
+    pub(crate) fn read_piece(&self, piece: &Piece<'_>, buf: &mut [u8]) -> Result<()> {
+        match piece.origin {
+            Origin::Fill => {
+                buf.fill(0);
+                return Ok(());
+            }
+            Origin::File { image, at } => {
+                // Where it lies is known: finding it again is the more expensive the deeper the
+                // chain is. What fails is left to the image, which knows what lies behind the end
+                // of a file that was cut off.
+                if let Some(file) = image.file(at.file)
+                    && file.read_exact_at(buf, at.host.0).is_ok()
+                {
+                    return Ok(());
+                }
+            }
+            Origin::Encoded(_) | Origin::Source => {}
+        }
+        self.read_at(buf, piece.at)
     }
 
     /// The image around `at`, or none in the padding between two; and where that ends. `None`

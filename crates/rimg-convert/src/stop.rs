@@ -41,11 +41,25 @@ impl<'a, E> Stop<'a, E> {
         self.halt();
     }
 
-    /// The failure, once all threads are gone.
-    pub(crate) fn into_failure(self) -> Option<E> {
-        self.first.into_inner().unwrap_or_else(PoisonError::into_inner).map(|(_, error)| error)
+    /// Whether something failed that comes before unit `seq`.
+    pub(crate) fn failed_before(&self, seq: u64) -> bool {
+        self.halted.load(Ordering::Relaxed)
+            && lock(&self.first).as_ref().is_some_and(|&(failed, _)| failed < seq)
+    }
+
+    /// How it ended, once all threads are gone: cancelled, or with the first failure, if any.
+    pub(crate) fn into_outcome(self) -> Result<Option<E>, Cancelled> {
+        let first = self.first.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if self.cancel.load(Ordering::Relaxed) {
+            return Err(Cancelled);
+        }
+        Ok(first.map(|(_, error)| error))
     }
 }
+
+/// The work was cancelled from outside.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Cancelled;
 
 /// Locks, whatever happened to a thread that held the lock: a panic ends the whole work anyway.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -66,6 +80,6 @@ mod tests {
         }
         assert!(stop.is_requested());
         assert!(!stop.is_cancelled());
-        assert_eq!(stop.into_failure(), Some(3));
+        assert_eq!(stop.into_outcome(), Ok(Some(3)));
     }
 }

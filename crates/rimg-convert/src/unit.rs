@@ -1,8 +1,9 @@
 //! A unit of work: what is planned, what was read, and what is to be done to the target.
 
-use crate::chain::Encoded;
+use crate::chain::{Encoded, RunKind};
 use crate::progress::Warning;
 use core::ops::Range;
+use rimg_core::num::to_u64;
 use rimg_core::{BlockImage, FileOffset};
 
 /// About how much data a unit holds, in bytes. Larger units cost fewer system calls; smaller ones
@@ -26,6 +27,8 @@ pub(crate) struct Unit<'a> {
     pub(crate) ops: Vec<Op>,
     /// What the operations write.
     pub(crate) data: Vec<u8>,
+    /// How many encoded clusters are passed on as they were.
+    pub(crate) passed: u64,
     /// What was lost.
     pub(crate) warnings: Vec<Warning>,
 }
@@ -35,6 +38,7 @@ impl Unit<'_> {
     pub(crate) fn clear(&mut self) {
         self.pieces.clear();
         self.ops.clear();
+        self.passed = 0;
         self.warnings.clear();
     }
 }
@@ -44,18 +48,41 @@ impl Unit<'_> {
 pub(crate) struct Piece<'a> {
     pub(crate) at: u64,
     pub(crate) len: usize,
-    pub(crate) from: From<'a>,
+    pub(crate) origin: Origin<'a>,
 }
 
-impl Piece<'_> {
+impl<'a> Piece<'a> {
     pub(crate) fn end(&self) -> u64 {
-        self.at.saturating_add(rimg_core::num::to_u64(self.len))
+        self.at.saturating_add(to_u64(self.len))
+    }
+
+    pub(crate) fn encoded(&self) -> Option<Encoded<'a>> {
+        match self.origin {
+            Origin::Encoded(encoded) => Some(encoded),
+            _ => None,
+        }
+    }
+
+    /// Whether `next` can be read together with this one.
+    pub(crate) fn continues_in(&self, next: &Self) -> bool {
+        if self.end() != next.at {
+            return false;
+        }
+        match (self.origin, next.origin) {
+            (Origin::Fill, Origin::Fill) | (Origin::Source, Origin::Source) => true,
+            (Origin::File { image, at }, Origin::File { image: next_image, at: next_at }) => {
+                std::ptr::addr_eq(image, next_image)
+                    && at.file == next_at.file
+                    && at.host.0.checked_add(to_u64(self.len)) == Some(next_at.host.0)
+            }
+            _ => false,
+        }
     }
 }
 
 /// How to come by the bytes of a piece.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum From<'a> {
+pub(crate) enum Origin<'a> {
     /// They are zeroes.
     Fill,
     /// Read them from a file of `image`.
@@ -64,6 +91,17 @@ pub(crate) enum From<'a> {
     Encoded(Encoded<'a>),
     /// Read the source.
     Source,
+}
+
+impl<'a> From<RunKind<'a>> for Origin<'a> {
+    fn from(kind: RunKind<'a>) -> Self {
+        match kind {
+            RunKind::Zero { .. } => Self::Fill,
+            RunKind::Data { image, at } => Self::File { image, at },
+            RunKind::Encoded(encoded) => Self::Encoded(encoded),
+            RunKind::Shared | RunKind::Opaque => Self::Source,
+        }
+    }
 }
 
 /// Something to be done to the target.
