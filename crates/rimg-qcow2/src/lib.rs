@@ -1,2 +1,27 @@
-//! QEMU copy-on-write version 2 and 3 disk images
+//! QEMU copy-on-write version 2 and 3 disk images.
 #![forbid(unsafe_code)]
+
+mod address;
+mod allocate;
+mod cache;
+mod compress;
+mod create;
+mod driver;
+mod error;
+mod flush;
+mod header;
+mod image;
+mod inflight;
+mod info;
+mod map;
+mod options;
+mod preallocate;
+mod read;
+mod refcount;
+mod resize;
+mod spec;
+mod table;
+mod write;
+mod zero;
+
+pub use driver::{DRIVER, Qcow2Driver};

@@ -1,2 +1,13 @@
-//! Where image bytes live: files, memory, memory maps
-#![forbid(unsafe_code)]
+#![doc = include_str!("../README.md")]
+#![cfg_attr(not(feature = "mmap"), forbid(unsafe_code))]
+#![cfg_attr(feature = "mmap", deny(unsafe_code))]
+
+mod file;
+mod memory;
+#[cfg(feature = "mmap")]
+mod mmap;
+
+pub use file::{CacheMode, Creation, FileOptions, FileStorage, LockConflict, Locking, Permission};
+pub use memory::MemoryStorage;
+#[cfg(feature = "mmap")]
+pub use mmap::MmapStorage;

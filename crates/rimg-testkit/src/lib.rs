@@ -1,2 +1,17 @@
-//! Storages and helpers for the tests of rimg
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, clippy::missing_panics_doc, reason = "tests fail by panicking")]
+
+pub mod bounds;
+pub mod digest;
+pub mod golden;
+pub mod guest;
+mod model;
+pub mod peer;
+mod recording;
+mod rng;
+pub mod storages;
+
+pub use model::ModelDisk;
+pub use recording::{CrashState, CrashStates, Fate, Record, RecordingStorage};
+pub use rng::Rng;

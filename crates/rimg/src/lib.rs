@@ -1,2 +1,40 @@
-//! Virtual disk images: open, probe, chains, policy
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
+
+mod chain;
+mod create;
+mod error;
+mod extents;
+mod guard;
+mod map;
+mod open;
+mod options;
+mod policy;
+mod probe;
+mod registry;
+mod target;
+
+pub use create::{Creator, Plan};
+pub use error::{Action, FileError};
+pub use extents::{ChainExtent, ChainExtents};
+pub use map::{MapEntries, MapEntry};
+pub use open::{Layer, OpenedImage, Opener};
+pub use options::parse_size;
+pub use policy::{
+    DenyAll, Grant, ListedFiles, LocalFiles, Policy, WithinDirectory, local_path, resolve_name,
+};
+pub use probe::{Probed, probe};
+pub use registry::{FORMATS, Formats, driver};
+
+pub use rimg_core::{
+    BlockImage, BoxError, Check, CheckSummary, Codec, CompressedWrite, Dependency, DependencyRole,
+    EncodedCluster, Error, Extent, ExtentKind, FileOffset, Finding, FindingKind, FormatDriver,
+    FormatInfo, GuestOffset, HostOffset, ImageInfo, ImageWrite, InfoValue, Limits, Location, Match,
+    OptionKind, OptionSpec, Preallocation, RawOptions, Repair, Resize, Result, SnapshotInfo,
+    SnapshotSelector, Snapshots, Storage, StorageRun, StorageWrite, Zeroing,
+};
+#[cfg(feature = "mmap")]
+pub use rimg_storage::MmapStorage;
+pub use rimg_storage::{
+    CacheMode, Creation, FileOptions, FileStorage, LockConflict, Locking, MemoryStorage, Permission,
+};

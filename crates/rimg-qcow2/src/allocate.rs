@@ -1,0 +1,352 @@
+//! Host clusters: who uses them, and finding free ones.
+//!
+//! Clusters are found as QEMU finds them, first fit from a hint, so that the same writes lead to
+//! the same file. Giving clusters back is put off until nothing on disk refers to them any more
+//! ([`Allocator::release`]); the search sees them as free all the same, and whoever is about to
+//! get one makes the image catch up first.
+#![warn(clippy::indexing_slicing)]
+
+use crate::address::Geometry;
+use crate::cache::TableCache;
+use crate::error::CorruptKind;
+use crate::header::Header;
+use crate::{refcount, spec};
+use core::ops::Range;
+use rimg_core::{Error, MetadataBudget, Result, Storage, num};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// How much memory cached refcount blocks take: 2 MiB describe 64 GiB of file with clusters of
+/// 64 KiB and refcounts of 16 bits.
+const CACHE_BYTES: u64 = 2 << 20;
+
+/// The refcounts of an image that is open for writing.
+#[derive(Debug)]
+pub(crate) struct Allocator {
+    file: Arc<dyn Storage>,
+    geometry: Geometry,
+    /// The refcount table as on disk, in the machine's byte order.
+    pub(crate) table: Vec<u64>,
+    pub(crate) table_at: u64,
+    /// Entries of the table that are newer than on disk.
+    pub(crate) dirty_entries: BTreeSet<usize>,
+    pub(crate) blocks: TableCache,
+    /// No cluster before this one is free.
+    free_hint: u64,
+    /// References that are gone but still counted, by cluster.
+    released: HashMap<u64, u64>,
+    /// No cluster from here on was ever used: the file is shorter.
+    virgin_from: u64,
+    /// Clusters with tables that were there when the image was opened, sorted. A wrong refcount
+    /// must not hand them out.
+    guarded: Vec<u64>,
+    /// Where the next compressed cluster goes if it fits.
+    pub(crate) compressed_tail: Option<u64>,
+}
+
+/// Clusters that the search found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FreeRun {
+    /// The first cluster.
+    pub(crate) first: u64,
+    /// How many.
+    pub(crate) clusters: u64,
+}
+
+impl FreeRun {
+    pub(crate) const fn end(self) -> u64 {
+        self.first.saturating_add(self.clusters)
+    }
+}
+
+impl Allocator {
+    /// Reads the refcount table of an image.
+    pub(crate) fn open(
+        file: &Arc<dyn Storage>,
+        header: &Header,
+        l1: &[u64],
+        budget: &mut MetadataBudget,
+    ) -> Result<Self> {
+        let g = header.geometry;
+        let bytes = u64::from(header.refcount_table_clusters).saturating_mul(g.cluster_bytes());
+        let at = header.refcount_table_offset;
+        // Once as bytes, once as numbers.
+        budget.reserve("refcount table", bytes)?;
+        let mut raw = budget.buffer("refcount table", bytes)?;
+        crate::cache::read_padded(file.as_ref(), &mut raw, at)
+            .map_err(Error::io("read refcount table", at))?;
+        let (words, _) = raw.as_chunks::<8>();
+        let table: Vec<u64> = words.iter().map(|word| u64::from_be_bytes(*word)).collect();
+        let len = file.len_bytes().map_err(Error::io("read file length", 0))?;
+        let mut allocator = Self {
+            file: Arc::clone(file),
+            geometry: g,
+            table,
+            table_at: at,
+            dirty_entries: BTreeSet::new(),
+            blocks: TableCache::new(g.cluster_bytes(), CACHE_BYTES),
+            free_hint: 0,
+            released: HashMap::new(),
+            virgin_from: g.clusters_for(len),
+            guarded: Vec::new(),
+            compressed_tail: None,
+        };
+        allocator.guard_tables(header, l1);
+        Ok(allocator)
+    }
+
+    fn guard_tables(&mut self, header: &Header, l1: &[u64]) {
+        let g = self.geometry;
+        let cluster = |offset: u64| g.cluster_index(offset);
+        let l1_clusters = g.clusters_for(u64::from(header.l1_entries).saturating_mul(8));
+        let l1_first = cluster(header.l1_offset);
+        let table_first = cluster(self.table_at);
+        let table_clusters = u64::from(header.refcount_table_clusters);
+        let tables = l1.iter().chain(&self.table).map(|entry| entry & spec::OFFSET_MASK);
+        let mut guarded: Vec<u64> = core::iter::once(0)
+            .chain(l1_first..l1_first.saturating_add(l1_clusters))
+            .chain(table_first..table_first.saturating_add(table_clusters))
+            .chain(tables.filter(|offset| *offset != 0).map(cluster))
+            .collect();
+        guarded.sort_unstable();
+        guarded.dedup();
+        self.guarded = guarded;
+    }
+
+    /// How many clusters the refcount table can describe.
+    pub(crate) fn capacity_clusters(&self) -> u64 {
+        num::to_u64(self.table.len()) << self.geometry.refcounts_per_block_bits()
+    }
+
+    /// How many references `cluster` has, not counting released ones.
+    pub(crate) fn live_refcount(&mut self, cluster: u64) -> Result<u64> {
+        let counted = self.refcount(cluster)?;
+        let released = self.released.get(&cluster).copied().unwrap_or(0);
+        Ok(counted.saturating_sub(released))
+    }
+
+    /// The refcount of `cluster` as it will be written.
+    fn refcount(&mut self, cluster: u64) -> Result<u64> {
+        let Some((slice_at, index)) = self.place_of(cluster)? else { return Ok(0) };
+        let slice = self.blocks.slice(self.file.as_ref(), slice_at, "read refcount block")?;
+        Ok(refcount::get(slice, self.geometry.refcount, index))
+    }
+
+    fn set_refcount(&mut self, cluster: u64, count: u64) -> Result<()> {
+        let missing = || Error::Misuse("a refcount without a block was changed");
+        let (slice_at, index) = self.place_of(cluster)?.ok_or_else(missing)?;
+        let slice = self.blocks.slice_mut(self.file.as_ref(), slice_at, "read refcount block")?;
+        refcount::set(slice, self.geometry.refcount, index, count);
+        Ok(())
+    }
+
+    /// The slice with the refcount of `cluster`, and its index in there; `None` where there is no
+    /// refcount block.
+    fn place_of(&self, cluster: u64) -> Result<Option<(u64, usize)>> {
+        let g = self.geometry;
+        let table_index = usize::try_from(cluster >> g.refcounts_per_block_bits());
+        let Some(entry) = table_index.ok().and_then(|index| self.table.get(index)) else {
+            return Ok(None);
+        };
+        let block = entry & spec::REFCOUNT_TABLE_OFFSET_MASK;
+        if block == 0 {
+            return Ok(None);
+        }
+        if !g.is_aligned(block) {
+            let index = (cluster >> g.refcounts_per_block_bits()).saturating_mul(8);
+            let at = self.table_at.saturating_add(index);
+            return Err(CorruptKind::Misaligned(block).at("refcount table", "entry", at));
+        }
+        let in_block = cluster & g.refcounts_per_block().saturating_sub(1);
+        let per_slice = (self.blocks.slice_bytes() << 3) >> g.refcount.order();
+        let slice = in_block.checked_div(per_slice).unwrap_or(0);
+        let slice_at = block.saturating_add(slice.saturating_mul(self.blocks.slice_bytes()));
+        let index = in_block.saturating_sub(slice.saturating_mul(per_slice));
+        Ok(Some((slice_at, num::to_usize(index)?)))
+    }
+
+    /// The first `clusters` free clusters in a row. Nothing is taken yet.
+    pub(crate) fn find(&mut self, clusters: u64) -> Result<FreeRun> {
+        self.find_from(self.free_hint, clusters)
+    }
+
+    fn find_from(&mut self, from: u64, clusters: u64) -> Result<FreeRun> {
+        let mut first = from;
+        let mut at = first;
+        while at.saturating_sub(first) < clusters {
+            if at >= self.virgin_from && at >= self.capacity_clusters() {
+                break;
+            }
+            if self.live_refcount(at)? != 0 {
+                first = at.saturating_add(1);
+            }
+            at = at.saturating_add(1);
+        }
+        let run = FreeRun { first, clusters };
+        if i64::try_from(self.geometry.cluster_offset(run.end())).is_err() {
+            return Err(Error::Limit {
+                what: "host offset",
+                needed: run.end(),
+                limit: self.geometry.cluster_index(i64::MAX.unsigned_abs()),
+            });
+        }
+        let guard = self.guarded.partition_point(|cluster| *cluster < run.first);
+        match self.guarded.get(guard) {
+            Some(cluster) if *cluster < run.end() => {
+                let at = self.geometry.cluster_offset(*cluster);
+                Err(CorruptKind::Overlap(at).at("refcount block", "entry", at))
+            }
+            _ => Ok(run),
+        }
+    }
+
+    /// Whether all `clusters` from `first` on are free.
+    pub(crate) fn is_free(&mut self, first: u64, clusters: u64) -> Result<bool> {
+        Ok(self.find_from(first, clusters)?.first == first)
+    }
+
+    /// Whether some of `run` is referred to on disk still.
+    pub(crate) fn is_released(&self, run: FreeRun) -> bool {
+        !self.released.is_empty()
+            && (run.first..run.end()).any(|cluster| self.released.contains_key(&cluster))
+    }
+
+    /// The first table index whose refcount block is missing for `run`.
+    pub(crate) fn missing_block(&self, run: FreeRun) -> Option<u64> {
+        let bits = self.geometry.refcounts_per_block_bits();
+        let last = run.end().saturating_sub(1) >> bits;
+        (run.first >> bits..=last).find(|index| !self.has_block(*index))
+    }
+
+    fn has_block(&self, table_index: u64) -> bool {
+        let entry = usize::try_from(table_index).ok().and_then(|index| self.table.get(index));
+        entry.is_some_and(|entry| entry & spec::REFCOUNT_TABLE_OFFSET_MASK != 0)
+    }
+
+    /// Gives table entry `table_index` a refcount block, on the first free cluster behind `run`
+    /// (which is not taken yet, but will be).
+    pub(crate) fn add_block(&mut self, table_index: u64, run: FreeRun) -> Result<()> {
+        let bits = self.geometry.refcounts_per_block_bits();
+        let place = self.find_from(run.end(), 1)?;
+        if self.is_released(place) {
+            return Err(Error::Misuse("a released cluster was about to be used again"));
+        }
+        let described_by = place.first >> bits;
+        if described_by != table_index && !self.has_block(described_by) {
+            // The new block's own cluster needs a block, which describes itself.
+            self.add_block(described_by, place)?;
+        }
+        let index = num::to_usize(table_index)?;
+        let offset = self.geometry.cluster_offset(place.first);
+        let entry =
+            self.table.get_mut(index).ok_or(Error::Misuse("refcount table is too small"))?;
+        *entry = offset;
+        self.dirty_entries.insert(index);
+        let slices = self.geometry.cluster_bytes() / self.blocks.slice_bytes();
+        for slice in 0..slices {
+            self.blocks.new_slice(offset.saturating_add(slice * self.blocks.slice_bytes()))?;
+        }
+        self.take(place)
+    }
+
+    /// Counts one reference to each cluster of a run that is free and has its refcount blocks.
+    /// Returns whether the clusters were never used, and so hold zeroes.
+    pub(crate) fn take_run(&mut self, run: FreeRun) -> Result<bool> {
+        let virgin = run.first >= self.virgin_from;
+        self.take(run)?;
+        if run.first >= self.free_hint {
+            self.free_hint = run.end();
+        }
+        Ok(virgin)
+    }
+
+    fn take(&mut self, run: FreeRun) -> Result<()> {
+        for cluster in run.first..run.end() {
+            self.set_refcount(cluster, 1)?;
+        }
+        self.virgin_from = self.virgin_from.max(run.end());
+        Ok(())
+    }
+
+    /// Counts one more reference to a cluster in use; `false` when no more fit.
+    pub(crate) fn add_reference(&mut self, cluster: u64) -> Result<bool> {
+        let count = self.refcount(cluster)?;
+        if self.released.contains_key(&cluster) || count >= self.geometry.refcount.max() {
+            return Ok(false);
+        }
+        self.set_refcount(cluster, count.saturating_add(1))?;
+        Ok(true)
+    }
+
+    /// Notes that a reference to each of `clusters` is gone from memory; it is counted until
+    /// [`settle`](Self::settle).
+    pub(crate) fn release(&mut self, clusters: Range<u64>) {
+        self.free_hint = self.free_hint.min(clusters.start);
+        for cluster in clusters {
+            let released = self.released.entry(cluster).or_insert(0);
+            *released = released.saturating_add(1);
+        }
+    }
+
+    pub(crate) fn has_released(&self) -> bool {
+        !self.released.is_empty()
+    }
+
+    /// Stops counting released references, once nothing on disk holds them.
+    pub(crate) fn settle(&mut self) -> Result<()> {
+        let mut released: Vec<(u64, u64)> = self.released.drain().collect();
+        released.sort_unstable();
+        for (cluster, references) in released {
+            let count = self.refcount(cluster)?;
+            let left = count.checked_sub(references).ok_or_else(|| {
+                let at = self.geometry.cluster_offset(cluster);
+                CorruptKind::RefcountZero(at).at("refcount block", "entry", at)
+            })?;
+            self.set_refcount(cluster, left)?;
+            if left == 0
+                && self.compressed_tail.is_some_and(|tail| {
+                    self.geometry.cluster_index(tail.saturating_sub(1)) == cluster
+                })
+            {
+                self.compressed_tail = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives back clusters that were taken but never referred to.
+    pub(crate) fn give_back(&mut self, run: FreeRun) -> Result<()> {
+        self.free_hint = self.free_hint.min(run.first);
+        for cluster in run.first..run.end() {
+            let count = self.refcount(cluster)?;
+            self.set_refcount(cluster, count.saturating_sub(1))?;
+        }
+        Ok(())
+    }
+
+    /// Moves to a larger refcount table that lies, with the refcount blocks that describe it, in
+    /// `area`; see `flush.rs` for the order in which that reaches the disk. Returns where the old
+    /// table was.
+    pub(crate) fn adopt_table(
+        &mut self,
+        table: Vec<u64>,
+        table_at: u64,
+        area: FreeRun,
+    ) -> Range<u64> {
+        let g = self.geometry;
+        let old_first = g.cluster_index(self.table_at);
+        let old =
+            old_first..old_first.saturating_add(g.clusters_for(num::to_u64(self.table.len()) << 3));
+        self.table = table;
+        self.table_at = table_at;
+        self.dirty_entries.clear();
+        self.virgin_from = self.virgin_from.max(area.end());
+        self.unguard(old.clone());
+        old
+    }
+
+    /// Allows clusters to be used again that a table has left.
+    pub(crate) fn unguard(&mut self, clusters: Range<u64>) {
+        self.guarded.retain(|cluster| !clusters.contains(cluster));
+    }
+}

@@ -1,0 +1,189 @@
+//! How qcow2 presents itself: probe, open, create.
+
+use crate::allocate::Allocator;
+use crate::error::{CorruptKind, FORMAT};
+use crate::header::Header;
+use crate::image::{Access, Qcow2Image, State, codec_of};
+use crate::{options, spec};
+use rimg_core::{
+    BlockImage, Dependency, DependencyRole, Error, FormatDriver, FormatInfo, Match, MetadataBudget,
+    OpenOptions, ProbeWindow, RawOptions, Result, Storage, TargetFiles, num,
+};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Condvar, Mutex};
+
+/// The format's entry in a registry.
+pub static DRIVER: Qcow2Driver = Qcow2Driver(());
+
+static INFO: FormatInfo = FormatInfo {
+    name: FORMAT,
+    description: "QEMU copy-on-write, versions 2 and 3",
+    create_options: options::SPECS,
+    writable: true,
+    backing: true,
+};
+
+/// Recognises, opens and creates qcow2 images; there is one, [`DRIVER`].
+#[derive(Debug)]
+pub struct Qcow2Driver(());
+
+impl FormatDriver for Qcow2Driver {
+    fn format(&self) -> &'static FormatInfo {
+        &INFO
+    }
+
+    fn probe(&self, window: &ProbeWindow<'_>) -> Match {
+        let word = |at: usize| {
+            window.head.get(at..).and_then(<[u8]>::first_chunk).map(|b| u32::from_be_bytes(*b))
+        };
+        // Version 1 is another format, qcow; later versions are to be refused by name.
+        match (word(0), word(4)) {
+            (Some(spec::MAGIC), Some(version)) if version >= 2 => Match::Sure,
+            _ => Match::No,
+        }
+    }
+
+    fn open(&self, file: Arc<dyn Storage>, how: &OpenOptions<'_>) -> Result<Box<dyn BlockImage>> {
+        Ok(Box::new(open(file, how)?))
+    }
+
+    fn create(
+        &self,
+        target: &dyn TargetFiles,
+        size_bytes: u64,
+        options: &RawOptions,
+    ) -> Result<()> {
+        crate::create::create(target, size_bytes, options)
+    }
+}
+
+/// Opens an image with everything that it refers to.
+pub(crate) fn open(file: Arc<dyn Storage>, how: &OpenOptions<'_>) -> Result<Qcow2Image> {
+    let mut budget = how.limits.metadata_budget();
+    let header = read_header(file.as_ref(), &mut budget)?;
+    let access = access(&header, how)?;
+    if access == Access::Write && file.writer().is_none() {
+        return Err(Error::ReadOnly("its file was opened for reading"));
+    }
+    if header.snapshot_count > how.limits.snapshots {
+        return Err(Error::Limit {
+            what: "number of snapshots",
+            needed: header.snapshot_count.into(),
+            limit: how.limits.snapshots.into(),
+        });
+    }
+    let l1 = read_l1(file.as_ref(), header.l1_offset, header.l1_entries, &mut budget)?;
+    let data_file = open_data_file(&header, access, how)?;
+    let backing = match &header.backing_name {
+        Some(name) => how.gate.open_image(&Dependency {
+            role: DependencyRole::Backing,
+            name,
+            format: header.backing_format(),
+            writable: false,
+        })?,
+        None => None,
+    };
+    let allocator = match access {
+        Access::Write => Some(Allocator::open(&file, &header, &l1, &mut budget)?),
+        Access::Inspect | Access::Read => None,
+    };
+    Ok(Qcow2Image {
+        was_blank: header.backing_name.is_none() && l1.iter().all(|entry| *entry == 0),
+        file,
+        data_file,
+        backing_left_out: backing.is_none() && header.backing_name.is_some(),
+        backing,
+        size_bytes: AtomicU64::new(header.size_bytes),
+        geometry: header.geometry,
+        codec: codec_of(&header)?,
+        access,
+        limits: how.limits,
+        state: Mutex::new(State::new(header, l1, allocator)),
+        writer_done: Condvar::new(),
+        readers: Default::default(),
+        decoders: Default::default(),
+    })
+}
+
+fn read_header(file: &dyn Storage, budget: &mut MetadataBudget) -> Result<Header> {
+    let len = file.len_bytes().map_err(Error::io("read file length", 0))?;
+    let mut start = vec![0; num::to_usize(len.min(num::to_u64(Header::MIN_BYTES)))?];
+    file.read_exact_at(&mut start, 0).map_err(Error::io("read header", 0))?;
+    let cluster = Header::cluster_bits(&start)?;
+    let mut start = budget.buffer("header", len.min(cluster.bytes()))?;
+    file.read_exact_at(&mut start, 0).map_err(Error::io("read header", 0))?;
+    Header::parse(&start)
+}
+
+/// What the state of the image allows of what the caller wants.
+fn access(header: &Header, how: &OpenOptions<'_>) -> Result<Access> {
+    if how.inspect_only {
+        return Ok(Access::Inspect);
+    }
+    let refuse =
+        |feature: &str| Err(Error::Unsupported { format: FORMAT, feature: feature.to_owned() });
+    match header.crypt_method {
+        spec::crypt::NONE => {}
+        spec::crypt::AES => return refuse("AES encryption"),
+        _ => return refuse("LUKS encryption"),
+    }
+    if !how.writable {
+        return Ok(Access::Read);
+    }
+    if header.has(spec::incompatible::CORRUPT) {
+        return Err(Error::ReadOnly("it is marked corrupt"));
+    }
+    if header.has(spec::incompatible::DIRTY) {
+        return Err(Error::ReadOnly("it was not closed properly and has to be repaired first"));
+    }
+    Ok(Access::Write)
+}
+
+/// Reads an L1 table into the machine's byte order.
+pub(crate) fn read_l1(
+    file: &dyn Storage,
+    at: u64,
+    entries: u32,
+    budget: &mut MetadataBudget,
+) -> Result<Vec<u64>> {
+    let bytes = u64::from(entries).saturating_mul(8);
+    // Once as bytes, once as numbers.
+    budget.reserve("L1 table", bytes)?;
+    let len = file.len_bytes().map_err(Error::io("read file length", 0))?;
+    if at.saturating_add(bytes) > len {
+        return Err(CorruptKind::TableTruncated.at("L1 table", "entries", at));
+    }
+    let mut table = budget.buffer("L1 table", bytes)?;
+    file.read_exact_at(&mut table, at).map_err(Error::io("read L1 table", at))?;
+    let (words, _) = table.as_chunks::<8>();
+    Ok(words.iter().map(|word| u64::from_be_bytes(*word)).collect())
+}
+
+fn open_data_file(
+    header: &Header,
+    access: Access,
+    how: &OpenOptions<'_>,
+) -> Result<Option<Arc<dyn Storage>>> {
+    if !header.has(spec::incompatible::DATA_FILE) {
+        return Ok(None);
+    }
+    let name = header.data_file_name().ok_or_else(|| {
+        CorruptKind::NoDataFileName.at(
+            "header",
+            "incompatible_features",
+            crate::header::offset::INCOMPATIBLE,
+        )
+    })?;
+    let wanted = Dependency {
+        role: DependencyRole::DataFile,
+        name,
+        format: Some("raw"),
+        writable: access == Access::Write,
+    };
+    match how.gate.open_file(&wanted) {
+        Ok(file) => Ok(Some(file)),
+        // Looking at an image does not need what policy keeps closed.
+        Err(Error::Denied(_)) if access == Access::Inspect => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,83 @@
+//! What can be wrong with an image, one kind each, so that tests can ask for exactly the one.
+
+use rimg_core::{Error, HostOffset, Location};
+
+pub(crate) const FORMAT: &str = "qcow2";
+
+/// What is wrong with a field. Where the field is stands in the error around it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CorruptKind {
+    #[error("the file ends within the header")]
+    HeaderTruncated,
+    #[error("cluster size 2^{0} is not between 512 bytes and 2 MiB")]
+    ClusterBits(u32),
+    #[error("header length {0} is not possible")]
+    HeaderLength(u32),
+    #[error("refcount entries of 2^{0} bits; the largest have 64")]
+    RefcountOrder(u32),
+    #[error("compression type {0} is unknown")]
+    CompressionType(u8),
+    #[error("compression type {kind} disagrees with the incompatible feature bit")]
+    CompressionTypeBit { kind: u8 },
+    #[error("extended L2 entries need clusters of 16 KiB or more")]
+    ExtendedL2ClusterBits,
+    #[error("encryption method {0} is unknown")]
+    CryptMethod(u32),
+    #[error("offset {0:#x} is not a multiple of the cluster size")]
+    Misaligned(u64),
+    #[error("offset {0:#x} with length {1:#x} is beyond what a file can be")]
+    OutOfRange(u64, u64),
+    #[error("table of {entries} entries is too small: {needed} are needed")]
+    L1TooSmall { entries: u64, needed: u64 },
+    #[error("table of {0} bytes is too large")]
+    TableTooLarge(u64),
+    #[error("the image has no refcount table")]
+    NoRefcountTable,
+    #[error("name of {0} bytes is too long or outside the first cluster")]
+    BackingName(u32),
+    #[error("text is not UTF-8")]
+    NotUtf8,
+    #[error("extension {kind:#x} of {len} bytes does not fit")]
+    Extension { kind: u32, len: u64 },
+    #[error("the image needs an external data file but does not name it")]
+    NoDataFileName,
+    #[error("{0} snapshots are too many")]
+    TooManySnapshots(u32),
+    #[error("the file ends within the table")]
+    TableTruncated,
+    #[error("the zero flag is set in {0:#018x}, but version 2 has no such flag")]
+    ZeroFlagInVersion2(u64),
+    #[error("offset {0:#x} lies behind the end of the file")]
+    BehindEnd(u64),
+    #[error("a subcluster is marked allocated as well as zero in {0:#018x}")]
+    SubclusterBitmap(u64),
+    #[error("a compressed cluster in an image with an external data file")]
+    CompressedInDataFile,
+    #[error("cluster at {host:#x} lies outside its place in a raw data file")]
+    NotIdentity { host: u64 },
+    #[error("entry of {0} bytes is too long")]
+    EntryTooLong(u64),
+    #[error("refcount of the cluster at {0:#x} is 0 though it is in use")]
+    RefcountZero(u64),
+    #[error("metadata at {0:#x} would be overwritten")]
+    Overlap(u64),
+}
+
+impl CorruptKind {
+    /// The full error: what is wrong, with which field, at which offset of the file.
+    pub(crate) fn at(self, structure: &'static str, field: &'static str, offset: u64) -> Error {
+        Error::Corrupt {
+            format: FORMAT,
+            at: Location { structure, field, offset: HostOffset(offset) },
+            source: Box::new(self),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) fn kind_of(error: &Error) -> Option<&CorruptKind> {
+    match error {
+        Error::Corrupt { source, .. } => source.downcast_ref(),
+        _ => None,
+    }
+}

@@ -1,0 +1,284 @@
+//! The order in which metadata reaches the disk.
+//!
+//! At any moment every subset of the writes since the last `sync` may be lost. So a thing is
+//! written only when what it refers to is durable:
+//!
+//! ```text
+//! data, refcount blocks ── sync ── refcount table ── sync ── L2 tables ── sync ── L1 table ── sync
+//!                                                                                   │
+//!                          released references stop being counted ──────────────────┘
+//! ```
+//! A stage without anything to write costs no sync. Whatever is lost, references on disk are
+//! counted and lead to complete data; at worst, clusters are counted that nobody refers to.
+
+use crate::allocate::{Allocator, FreeRun};
+use crate::error::CorruptKind;
+use crate::header::offset;
+use crate::image::{Qcow2Image, State};
+use crate::spec;
+use rimg_core::{Error, Result, StorageWrite, num};
+
+impl Qcow2Image {
+    /// The writing half of the image's own file.
+    pub(crate) fn file_writer(&self) -> Result<&dyn StorageWrite> {
+        self.file.writer().ok_or(Error::ReadOnly("its file was opened for reading"))
+    }
+
+    /// Makes everything durable that was completed before.
+    pub(crate) fn flush_all(&self) -> Result<()> {
+        let mut state = self.lock()?;
+        self.catch_up(&mut state)?;
+        state.relaxed = false;
+        // Settled references are only space; losing this write loses nothing else.
+        self.write_refcount_blocks(&mut state)?;
+        if state.allocator_mut()?.compressed_tail.is_some() {
+            self.fill_last_sector()?;
+        }
+        drop(state);
+        self.sync()
+    }
+
+    /// The length of a compressed cluster counts whole sectors: the file has to have them.
+    fn fill_last_sector(&self) -> Result<()> {
+        let file = self.file_writer()?;
+        let len = file.len_bytes().map_err(Error::io("read file length", 0))?;
+        match len.checked_next_multiple_of(spec::SECTOR_BYTES) {
+            Some(whole) if whole != len => {
+                file.set_len_bytes(whole).map_err(Error::io("extend file", len))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Brings the disk to where memory is, in order, and stops counting released references.
+    pub(crate) fn catch_up(&self, state: &mut State) -> Result<()> {
+        self.write_refcount_blocks(state)?;
+        let has_entries =
+            state.allocator.as_ref().is_some_and(|allocator| !allocator.dirty_entries.is_empty());
+        let has_tables = state.l2.has_dirty();
+        if has_entries {
+            self.barrier(state)?;
+            self.write_refcount_table(state)?;
+        }
+        if has_tables {
+            self.barrier(state)?;
+            self.write_l2_tables(state)?;
+        }
+        if !state.dirty_l1.is_empty() {
+            self.barrier(state)?;
+            self.write_l1(state)?;
+        }
+        let released = state.allocator.as_ref().is_some_and(Allocator::has_released);
+        if released {
+            self.barrier(state)?;
+            self.wait_for_readers(state)?;
+            state.allocator_mut()?.settle()?;
+        }
+        Ok(())
+    }
+
+    /// Makes room in the table caches when they are full of slices that wait to be written.
+    pub(crate) fn make_room(&self, state: &mut State) -> Result<()> {
+        let full = state.l2.is_full_of_dirty()
+            || state.allocator.as_ref().is_some_and(|a| a.blocks.is_full_of_dirty());
+        if full { self.catch_up(state) } else { Ok(()) }
+    }
+
+    /// Between two stages: everything before is durable before anything after is written. An image
+    /// that is being made has no reader to protect yet.
+    fn barrier(&self, state: &State) -> Result<()> {
+        if state.relaxed { Ok(()) } else { self.sync() }
+    }
+
+    fn sync(&self) -> Result<()> {
+        if let Some(data) = self.data_file.as_ref().and_then(|file| file.writer()) {
+            data.sync().map_err(Error::io("flush data file", 0))?;
+        }
+        self.file_writer()?.sync().map_err(Error::io("flush", 0))
+    }
+
+    fn write_refcount_blocks(&self, state: &mut State) -> Result<()> {
+        let file = self.file_writer()?;
+        let Some(allocator) = &mut state.allocator else { return Ok(()) };
+        allocator.blocks.write_dirty(|bytes, at| {
+            file.write_all_at(bytes, at).map_err(Error::io("write refcount block", at))
+        })
+    }
+
+    fn write_refcount_table(&self, state: &mut State) -> Result<()> {
+        let file = self.file_writer()?;
+        let allocator = state.allocator_mut()?;
+        write_entries(file, &allocator.table, &allocator.dirty_entries, allocator.table_at)
+            .map_err(|(at, error)| Error::io("write refcount table", at)(error))?;
+        allocator.dirty_entries.clear();
+        Ok(())
+    }
+
+    fn write_l2_tables(&self, state: &mut State) -> Result<()> {
+        let file = self.file_writer()?;
+        state.l2.write_dirty(|bytes, at| {
+            file.write_all_at(bytes, at).map_err(Error::io("write L2 table", at))
+        })
+    }
+
+    fn write_l1(&self, state: &mut State) -> Result<()> {
+        let file = self.file_writer()?;
+        write_entries(file, &state.l1, &state.dirty_l1, state.header.l1_offset)
+            .map_err(|(at, error)| Error::io("write L1 table", at)(error))?;
+        state.dirty_l1.clear();
+        Ok(())
+    }
+
+    /// Takes `clusters` in a row, with refcounts of one. Returns them and whether they hold zeroes
+    /// because they were never used.
+    pub(crate) fn allocate(&self, state: &mut State, clusters: u64) -> Result<(FreeRun, bool)> {
+        loop {
+            self.make_room(state)?;
+            let run = state.allocator_mut()?.find(clusters)?;
+            if let Some(virgin) = self.claim(state, run)? {
+                return Ok((run, virgin));
+            }
+        }
+    }
+
+    /// Takes the clusters of `run` if they are all free, as [`allocate`](Self::allocate) does.
+    pub(crate) fn allocate_exactly(&self, state: &mut State, run: FreeRun) -> Result<bool> {
+        loop {
+            self.make_room(state)?;
+            if !state.allocator_mut()?.is_free(run.first, run.clusters)? {
+                return Ok(false);
+            }
+            if self.claim(state, run)?.is_some() {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Takes a run that was found free, or answers `None` when making it ready changed what is
+    /// free.
+    fn claim(&self, state: &mut State, run: FreeRun) -> Result<Option<bool>> {
+        if state.allocator_mut()?.is_released(run) {
+            self.catch_up(state)?;
+        }
+        let allocator = state.allocator_mut()?;
+        while let Some(index) = allocator.missing_block(run) {
+            if index >= num::to_u64(allocator.table.len()) {
+                self.grow_refcount_table(state, run.end())?;
+                return Ok(None);
+            }
+            if allocator.has_released() {
+                // The new block may want a cluster that is referred to on disk still.
+                self.catch_up(state)?;
+                return self.claim(state, run);
+            }
+            allocator.add_block(index, run)?;
+        }
+        allocator.take_run(run).map(Some)
+    }
+
+    /// Replaces the refcount table by one that can describe `clusters` and half as much again.
+    /// The new table and the blocks that describe it lie behind everything that the old table
+    /// could describe, so nothing else is there.
+    fn grow_refcount_table(&self, state: &mut State, clusters: u64) -> Result<()> {
+        self.catch_up(state)?;
+        let g = self.geometry;
+        let file = self.file_writer()?;
+        let allocator = state.allocator_mut()?;
+        let first = allocator.capacity_clusters();
+        let bits = g.refcounts_per_block_bits();
+        let old_entries = num::to_u64(allocator.table.len());
+        let needed = (clusters >> bits).saturating_add(2);
+        let mut entries = needed.max(old_entries.saturating_add(old_entries / 2));
+        // Growing for its own blocks may need a few entries more; the area is small against them.
+        let (blocks, table_clusters) = loop {
+            let table_clusters = g.clusters_for(entries.saturating_mul(8));
+            let mut blocks = 1;
+            while blocks << bits < table_clusters.saturating_add(blocks) {
+                blocks += 1;
+            }
+            if old_entries.saturating_add(blocks) <= entries {
+                break (blocks, table_clusters);
+            }
+            entries = entries.saturating_add(blocks);
+        };
+        let table_bytes = table_clusters.saturating_mul(g.cluster_bytes());
+        if table_bytes > spec::MAX_REFCOUNT_TABLE_BYTES {
+            return Err(CorruptKind::TableTooLarge(table_bytes).at(
+                "header",
+                "refcount_table_clusters",
+                offset::REFCOUNT_TABLE,
+            ));
+        }
+        let area = FreeRun { first, clusters: blocks.saturating_add(table_clusters) };
+        let mut table = allocator.table.clone();
+        table.resize(num::to_usize(table_bytes / 8)?, 0);
+        for block in 0..blocks {
+            let entry = num::to_usize(old_entries.saturating_add(block))?;
+            if let Some(entry) = table.get_mut(entry) {
+                *entry = g.cluster_offset(first.saturating_add(block));
+            }
+        }
+        let table_at = g.cluster_offset(first.saturating_add(blocks));
+        let mut block_bytes = vec![0; num::to_usize(blocks.saturating_mul(g.cluster_bytes()))?];
+        for cluster in 0..area.clusters {
+            crate::refcount::set(&mut block_bytes, g.refcount, num::to_usize(cluster)?, 1);
+        }
+        let at = g.cluster_offset(first);
+        file.write_all_at(&block_bytes, at).map_err(Error::io("write refcount block", at))?;
+        let raw: Vec<u8> = table.iter().flat_map(|entry| entry.to_be_bytes()).collect();
+        file.write_all_at(&raw, table_at).map_err(Error::io("write refcount table", table_at))?;
+        self.barrier(state)?;
+        // Offset and length are next to each other in one sector: both change or none does.
+        let clusters = u32::try_from(table_clusters).unwrap_or(u32::MAX);
+        let mut field = [0; 12];
+        let (offset_bytes, clusters_bytes) = field.split_at_mut(8);
+        offset_bytes.copy_from_slice(&table_at.to_be_bytes());
+        clusters_bytes.copy_from_slice(&clusters.to_be_bytes());
+        file.write_all_at(&field, offset::REFCOUNT_TABLE)
+            .map_err(Error::io("write header", offset::REFCOUNT_TABLE))?;
+        self.barrier(state)?;
+        state.header.refcount_table_offset = table_at;
+        state.header.refcount_table_clusters = clusters;
+        let allocator = state.allocator_mut()?;
+        let old = allocator.adopt_table(table, table_at, area);
+        allocator.release(old);
+        Ok(())
+    }
+
+    /// Before the first change: clears the autoclear bits that this crate does not keep up, so
+    /// that nobody trusts what they stand for.
+    pub(crate) fn begin_writing(&self, state: &mut State) -> Result<()> {
+        let keep = state.header.autoclear & spec::autoclear::DATA_FILE_RAW;
+        if state.header.version < 3 || keep == state.header.autoclear {
+            return Ok(());
+        }
+        let file = self.file_writer()?;
+        file.write_all_at(&keep.to_be_bytes(), offset::AUTOCLEAR)
+            .map_err(Error::io("write header", offset::AUTOCLEAR))?;
+        self.barrier(state)?;
+        state.header.autoclear = keep;
+        Ok(())
+    }
+}
+
+/// Writes table entries, and those around them in the same sectors.
+fn write_entries(
+    file: &dyn StorageWrite,
+    table: &[u64],
+    dirty: &std::collections::BTreeSet<usize>,
+    table_at: u64,
+) -> Result<(), (u64, std::io::Error)> {
+    const PER_SECTOR: usize = 64;
+    let mut sectors: Vec<usize> = dirty.iter().map(|index| index / PER_SECTOR).collect();
+    sectors.dedup();
+    for run in sectors.chunk_by(|a, b| a.saturating_add(1) == *b) {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+        let start = first * PER_SECTOR;
+        let end = ((last + 1) * PER_SECTOR).min(table.len());
+        let entries = table.get(start..end).unwrap_or_default();
+        let raw: Vec<u8> = entries.iter().flat_map(|entry| entry.to_be_bytes()).collect();
+        let at = table_at.saturating_add(num::to_u64(start) * 8);
+        file.write_all_at(&raw, at).map_err(|error| (at, error))?;
+    }
+    Ok(())
+}

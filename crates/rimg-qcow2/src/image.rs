@@ -1,0 +1,198 @@
+//! The open image: what is fixed while it is open, and the state behind its lock.
+
+use crate::address::Geometry;
+use crate::allocate::Allocator;
+use crate::cache::TableCache;
+use crate::error::FORMAT;
+use crate::header::Header;
+use crate::inflight::{Readers, Writers};
+use crate::map::{Place, Run};
+use crate::read::DecodePool;
+use crate::spec;
+use core::ops::Range;
+use rimg_core::{
+    BlockImage, Codec, CompressedWrite, Error, Extent, ExtentKind, FileOffset, HostOffset,
+    ImageInfo, ImageWrite, Limits, Resize, Result, Storage,
+};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+/// How much memory cached L2 slices take: 8 MiB map 64 GiB with clusters of 64 KiB.
+const L2_CACHE_BYTES: u64 = 8 << 20;
+
+/// An open qcow2 image, or one of its snapshots.
+#[derive(Debug)]
+pub(crate) struct Qcow2Image {
+    pub(crate) file: Arc<dyn Storage>,
+    /// Where guest data lies, when not in `file`.
+    pub(crate) data_file: Option<Arc<dyn Storage>>,
+    pub(crate) backing: Option<Arc<dyn BlockImage>>,
+    /// The image names a backing file, but the caller did not want it opened.
+    pub(crate) backing_left_out: bool,
+    /// The size of the disk: the header's, or that of the snapshot which is shown.
+    pub(crate) size_bytes: AtomicU64,
+    pub(crate) geometry: Geometry,
+    pub(crate) codec: Codec,
+    pub(crate) access: Access,
+    pub(crate) limits: Limits,
+    pub(crate) state: Mutex<State>,
+    pub(crate) writer_done: Condvar,
+    pub(crate) readers: Readers,
+    /// Nothing was mapped when the image was opened, and nothing lies below it.
+    pub(crate) was_blank: bool,
+    pub(crate) decoders: DecodePool,
+}
+
+/// What may be done with an open image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Metadata only: guest data cannot be made sense of.
+    Inspect,
+    Read,
+    Write,
+}
+
+/// What changes while an image is open.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) header: Header,
+    /// The L1 table as on disk, in the machine's byte order.
+    pub(crate) l1: Vec<u64>,
+    /// Entries of the L1 table that are newer than on disk.
+    pub(crate) dirty_l1: BTreeSet<usize>,
+    pub(crate) l2: TableCache,
+    /// Who uses which cluster, when the image is open for writing.
+    pub(crate) allocator: Option<Allocator>,
+    pub(crate) writers: Writers,
+    /// Nobody minds losing the whole image before the next flush: see
+    /// [`ImageWrite::relax_until_flush`].
+    pub(crate) relaxed: bool,
+}
+
+impl State {
+    pub(crate) fn new(header: Header, l1: Vec<u64>, allocator: Option<Allocator>) -> Self {
+        let l2 = TableCache::new(header.geometry.cluster_bytes(), L2_CACHE_BYTES);
+        Self {
+            header,
+            l1,
+            dirty_l1: BTreeSet::new(),
+            l2,
+            allocator,
+            writers: Writers::default(),
+            relaxed: false,
+        }
+    }
+
+    pub(crate) fn allocator_mut(&mut self) -> Result<&mut Allocator> {
+        self.allocator.as_mut().ok_or(Error::ReadOnly("it was opened for reading"))
+    }
+}
+
+impl Qcow2Image {
+    /// The state. A thread that panicked while holding it may have left it half changed, so nobody
+    /// goes on with it.
+    pub(crate) fn lock(&self) -> Result<MutexGuard<'_, State>> {
+        self.state.lock().map_err(|_| Error::Misuse("a thread panicked while it held the image"))
+    }
+
+    /// The file that holds guest data, and its index among the image's files.
+    pub(crate) fn data(&self) -> (&dyn Storage, u16) {
+        match &self.data_file {
+            Some(file) => (file.as_ref(), 1),
+            None => (self.file.as_ref(), 0),
+        }
+    }
+
+    pub(crate) fn has_data_file(&self) -> bool {
+        self.data_file.is_some()
+    }
+
+    /// Refuses ranges past the end of the disk, and images whose data cannot be read.
+    pub(crate) fn check_range(&self, range: &Range<u64>) -> Result<()> {
+        if self.access == Access::Inspect {
+            return Err(Error::Misuse("the image was opened for inspection only"));
+        }
+        if range.start <= range.end && range.end <= self.size_bytes() {
+            Ok(())
+        } else {
+            Err(Error::Misuse("range past the end of the disk"))
+        }
+    }
+
+    fn extent(&self, run: Run) -> Extent {
+        let (_, file) = self.data();
+        let at = |host| FileOffset { file, host: HostOffset(host) };
+        let kind = match run.place {
+            Place::Data { host } => ExtentKind::Data(at(host)),
+            Place::Compressed { host, len } => {
+                ExtentKind::Encoded { at: at(host), len_bytes: len, codec: self.codec }
+            }
+            Place::Zero { host } => ExtentKind::Zero { allocation: host.map(at) },
+            Place::Backing => ExtentKind::Backing,
+        };
+        Extent { len_bytes: run.len, kind }
+    }
+}
+
+impl BlockImage for Qcow2Image {
+    fn size_bytes(&self) -> u64 {
+        self.size_bytes.load(Ordering::Acquire)
+    }
+
+    fn read_at(&self, buf: &mut [u8], at: u64) -> Result<()> {
+        self.read(buf, at)
+    }
+
+    fn extent_at(&self, range: Range<u64>) -> Result<Extent> {
+        self.check_range(&range)?;
+        if range.is_empty() {
+            return Err(Error::Misuse("empty range"));
+        }
+        let run = self.run_at(&mut *self.lock()?, range)?;
+        Ok(self.extent(run))
+    }
+
+    fn info(&self) -> Result<ImageInfo> {
+        self.describe()
+    }
+
+    fn file(&self, index: u16) -> Option<&Arc<dyn Storage>> {
+        match index {
+            0 => Some(&self.file),
+            1 => self.data_file.as_ref(),
+            _ => None,
+        }
+    }
+
+    fn backing(&self) -> Option<&Arc<dyn BlockImage>> {
+        self.backing.as_ref()
+    }
+
+    fn writer(&self) -> Option<&dyn ImageWrite> {
+        (self.access == Access::Write).then_some(self)
+    }
+
+    fn compressor(&self) -> Option<&dyn CompressedWrite> {
+        (self.access == Access::Write && !self.has_data_file()).then_some(self)
+    }
+
+    fn resizer(&self) -> Option<&dyn Resize> {
+        (self.access == Access::Write).then_some(self)
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        if self.access == Access::Write { self.flush_all() } else { Ok(()) }
+    }
+}
+
+/// The codec of an image's compressed clusters.
+pub(crate) fn codec_of(header: &Header) -> Result<Codec> {
+    match header.compression_type {
+        spec::compression::ZLIB => Ok(Codec::Deflate),
+        spec::compression::ZSTD => Ok(Codec::Zstd),
+        other => {
+            Err(Error::Unsupported { format: FORMAT, feature: format!("compression type {other}") })
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Creation options.
+
+use rimg_core::OptionSpec;
+
+pub(crate) const SPECS: &[OptionSpec] = &[];

@@ -1,0 +1,99 @@
+//! Mapping guest clusters before anybody writes to them.
+#![warn(clippy::indexing_slicing)]
+
+use crate::image::Qcow2Image;
+use crate::table::L2Entry;
+use core::ops::Range;
+use rimg_core::{Error, ImageWrite as _, Preallocation, Result, Zeroing, num};
+
+/// `full` writes zeroes in pieces of this size.
+const BUFFER_BYTES: usize = 1 << 20;
+
+impl Qcow2Image {
+    /// Maps every cluster of `range` that is not mapped yet, and reserves space as `how` says.
+    pub(crate) fn preallocate(&self, range: Range<u64>, how: Preallocation) -> Result<()> {
+        if how == Preallocation::Off || range.is_empty() {
+            return Ok(());
+        }
+        let g = self.geometry;
+        let (_claim, _) = self.claim_guest(&range)?;
+        let window_bytes = g.l2_coverage_bytes();
+        let mut guest = g.cluster_start(range.start);
+        let mut file_end = 0;
+        while guest < range.end {
+            let window_end = num::align_down(guest, window_bytes).saturating_add(window_bytes);
+            let end = range.end.min(window_end);
+            let mapped = self.map_unmapped(guest..end)?;
+            for host in mapped {
+                file_end = file_end.max(host.end);
+                self.reserve(host, how)?;
+            }
+            guest = g.cluster_start(end.saturating_add(g.cluster_bytes()).saturating_sub(1));
+        }
+        let (data, _) = self.data();
+        let len = data.len_bytes().map_err(Error::io("read file length", 0))?;
+        if len < file_end {
+            let data = self.data_writer()?;
+            data.set_len_bytes(file_end).map_err(Error::io("extend file", len))?;
+        }
+        self.flush()
+    }
+
+    /// Maps the blank clusters of `range`, which one L2 table covers. Returns their places.
+    fn map_unmapped(&self, range: Range<u64>) -> Result<Vec<Range<u64>>> {
+        let g = self.geometry;
+        let mut state = self.lock()?;
+        let state = &mut *state;
+        let mut places = Vec::new();
+        let mut guest = range.start;
+        while guest < range.end {
+            let mut clusters = 0_u64;
+            let start = guest;
+            while guest < range.end && self.entry(state, guest)? == L2Entry::default() {
+                clusters += 1;
+                guest = guest.saturating_add(g.cluster_bytes());
+            }
+            if clusters == 0 {
+                guest = guest.saturating_add(g.cluster_bytes());
+                continue;
+            }
+            let host = if self.has_data_file() {
+                start
+            } else {
+                self.own_l2_table(state, g.l1_index(start))?;
+                g.cluster_offset(self.allocate(state, clusters)?.0.first)
+            };
+            for cluster in 0..clusters {
+                let by = g.cluster_offset(cluster);
+                let entry = L2Entry::standard(host.saturating_add(by), g);
+                self.make_room(state)?;
+                self.set_entry(state, start.saturating_add(by), entry)?;
+            }
+            places.push(host..host.saturating_add(g.cluster_offset(clusters)));
+        }
+        Ok(places)
+    }
+
+    fn reserve(&self, host: Range<u64>, how: Preallocation) -> Result<()> {
+        let data = self.data_writer()?;
+        let at = host.start;
+        match how {
+            Preallocation::Off | Preallocation::Metadata => Ok(()),
+            Preallocation::Falloc => data
+                .write_zeroes_at(host, Zeroing::KeepAllocated)
+                .map_err(Error::io("reserve space", at)),
+            Preallocation::Full => {
+                let zeroes = vec![0; BUFFER_BYTES];
+                let mut at = host.start;
+                while at < host.end {
+                    let left = host.end.saturating_sub(at);
+                    let len = usize::try_from(left).unwrap_or(usize::MAX).min(BUFFER_BYTES);
+                    let piece = zeroes.get(..len).unwrap_or_default();
+                    data.write_all_at(piece, at).map_err(Error::io("reserve space", at))?;
+                    at = at.saturating_add(num::to_u64(len));
+                }
+                Ok(())
+            }
+        }
+    }
+}

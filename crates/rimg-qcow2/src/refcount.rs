@@ -1,0 +1,95 @@
+//! Refcounts of 1 to 64 bits in a refcount block.
+//!
+//! Counts of less than a byte fill each byte from its least significant bit; wider ones are
+//! big-endian (Refcount block entry).
+#![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
+
+use crate::address::RefcountOrder;
+use rimg_core::num;
+
+/// The count at `index`; 0 past the end of `block`.
+pub(crate) fn get(block: &[u8], order: RefcountOrder, index: usize) -> u64 {
+    match order.order() {
+        small @ 0..=2 => {
+            let per_byte_bits = 3_u32.wrapping_sub(small);
+            let byte = block.get(index >> per_byte_bits).copied().unwrap_or(0);
+            (u64::from(byte) >> shift_in_byte(index, small)) & order.max()
+        }
+        3 => block.get(index).copied().map_or(0, u64::from),
+        4 => word::<2>(block, index).map_or(0, |b| u64::from(u16::from_be_bytes(b))),
+        5 => word::<4>(block, index).map_or(0, |b| u64::from(u32::from_be_bytes(b))),
+        _ => word::<8>(block, index).map_or(0, u64::from_be_bytes),
+    }
+}
+
+/// Sets the count at `index`, which is inside `block`, to `count`, which fits.
+pub(crate) fn set(block: &mut [u8], order: RefcountOrder, index: usize, count: u64) {
+    debug_assert!(count <= order.max(), "refcount {count} does not fit");
+    let wide = count.to_be_bytes();
+    match order.order() {
+        small @ 0..=2 => {
+            let per_byte_bits = 3_u32.wrapping_sub(small);
+            if let Some(byte) = block.get_mut(index >> per_byte_bits) {
+                let shift = shift_in_byte(index, small);
+                let [.., mask] = (order.max() << shift).to_be_bytes();
+                let [.., bits] = (count << shift).to_be_bytes();
+                *byte = (*byte & !mask) | (bits & mask);
+            }
+        }
+        wider => {
+            let width = 1_usize << wider.wrapping_sub(3);
+            let start = index.saturating_mul(width);
+            let place = block.get_mut(start..start.saturating_add(width));
+            let bytes = wide.get(8_usize.wrapping_sub(width)..);
+            if let (Some(place), Some(bytes)) = (place, bytes) {
+                place.copy_from_slice(bytes);
+            }
+        }
+    }
+}
+
+fn shift_in_byte(index: usize, small_order: u32) -> u32 {
+    let per_byte = 8_u32 >> small_order;
+    let within = num::to_u64(index) & u64::from(per_byte.wrapping_sub(1));
+    // At most 7.
+    u32::try_from(within << small_order).unwrap_or(0)
+}
+
+fn word<const N: usize>(block: &[u8], index: usize) -> Option<[u8; N]> {
+    let start = index.checked_mul(N)?;
+    block.get(start..)?.first_chunk::<N>().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_width_keeps_neighbours() {
+        for order in 0..=6 {
+            let order = RefcountOrder::new(order).unwrap();
+            let mut block = vec![0xff; 64];
+            let entries: usize = 512 >> order.order();
+            for index in 0..entries {
+                let value = (num::to_u64(index) * 0x9e37_79b9) & order.max();
+                let before = index.checked_sub(1).map(|i| get(&block, order, i));
+                set(&mut block, order, index, value);
+                assert_eq!(get(&block, order, index), value, "{order:?} {index}");
+                assert_eq!(index.checked_sub(1).map(|i| get(&block, order, i)), before);
+                if index + 1 < entries {
+                    assert_eq!(get(&block, order, index + 1), order.max());
+                }
+            }
+            assert_eq!(get(&block, order, entries), 0, "past the end");
+        }
+    }
+
+    #[test]
+    fn sub_byte_counts_start_at_the_least_significant_bit() {
+        let order = RefcountOrder::new(1).unwrap();
+        let mut block = [0; 1];
+        set(&mut block, order, 0, 1);
+        set(&mut block, order, 3, 2);
+        assert_eq!(block, [0b1000_0001]);
+    }
+}

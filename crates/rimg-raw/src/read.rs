@@ -1,0 +1,45 @@
+//! Reading, and where the holes are.
+
+use crate::image::{RawImage, range_of};
+use core::ops::Range;
+use rimg_core::{Error, Extent, ExtentKind, FileOffset, HostOffset, Result, num};
+use std::sync::atomic::Ordering;
+
+impl RawImage {
+    pub(crate) fn read(&self, buf: &mut [u8], at: u64) -> Result<()> {
+        self.check_range(&range_of(buf, at)?)?;
+        let file_len = self.file_len.load(Ordering::Acquire);
+        let in_file = num::to_usize(file_len.saturating_sub(at).min(num::to_u64(buf.len())))?;
+        let (bytes, tail) = buf.split_at_mut(in_file);
+        tail.fill(0);
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.file.read_exact_at(bytes, at).map_err(Error::io("read", at))
+    }
+
+    pub(crate) fn first_run(&self, range: Range<u64>) -> Result<Extent> {
+        self.check_range(&range)?;
+        if range.is_empty() {
+            return Err(Error::Misuse("empty range"));
+        }
+        let file_len = self.file_len.load(Ordering::Acquire);
+        let at = FileOffset { file: 0, host: HostOffset(range.start) };
+        let wanted = range.end.saturating_sub(range.start);
+        if range.start >= file_len {
+            return Ok(Extent {
+                len_bytes: wanted,
+                kind: ExtentKind::Zero { allocation: Some(at) },
+            });
+        }
+        let run =
+            self.file.run_at(range.start).map_err(Error::io("look for holes", range.start))?;
+        let kind = if run.is_data {
+            ExtentKind::Data(at)
+        } else {
+            ExtentKind::Zero { allocation: Some(at) }
+        };
+        let in_file = file_len.saturating_sub(range.start);
+        Ok(Extent { len_bytes: run.len_bytes.clamp(1, in_file).min(wanted), kind })
+    }
+}

@@ -1,0 +1,242 @@
+//! What a crash leaves: everything up to the last sync, and any part of what came later.
+
+use super::Record;
+use crate::Rng;
+use rimg_core::{StorageWrite, num};
+use rimg_storage::MemoryStorage;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// What a disk writes whole or not at all, in bytes.
+const SECTOR_BYTES: usize = 512;
+
+/// What became of a record that was not synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Fate {
+    /// It reached the disk.
+    Kept,
+    /// It did not.
+    Lost,
+    /// Of a write only some sectors of 512 bytes reached the disk, which the seed decides, though
+    /// the length grew as it should; other records are kept.
+    Torn(u64),
+}
+
+/// What a crash could have left.
+#[derive(Debug, Clone)]
+pub struct CrashState {
+    /// How many records there were when the crash came.
+    pub prefix: usize,
+    /// How many of them were durable for sure: up to the last sync.
+    pub synced: usize,
+    /// What became of those from `synced` to `prefix`.
+    pub fates: Vec<Fate>,
+    /// The bytes.
+    pub storage: Arc<MemoryStorage>,
+}
+
+/// All the states of [`crash_states`](super::RecordingStorage::crash_states), prefix by prefix.
+#[derive(Debug)]
+pub struct CrashStates {
+    log: Vec<Record>,
+    samples: usize,
+    rng: Rng,
+    /// The bytes after `synced` records.
+    durable: MemoryStorage,
+    synced: usize,
+    prefix: usize,
+    /// What is to be tried with this prefix, last one first.
+    pending: Vec<Vec<Fate>>,
+}
+
+impl CrashStates {
+    pub(super) fn new(start: MemoryStorage, log: Vec<Record>, samples: usize, seed: u64) -> Self {
+        let rng = Rng::new(seed);
+        let pending = vec![Vec::new()];
+        Self { log, samples, rng, durable: start, synced: 0, prefix: 0, pending }
+    }
+
+    /// Goes to the next prefix; `None` when that was the last.
+    fn advance(&mut self) -> Option<()> {
+        let record = self.log.get(self.prefix)?;
+        self.prefix += 1;
+        if *record == Record::Sync {
+            for record in &self.log[self.synced..self.prefix] {
+                record.apply(&self.durable);
+            }
+            self.synced = self.prefix;
+        }
+        self.pending = self.combinations();
+        Some(())
+    }
+
+    /// What may have become of the records since the last sync.
+    fn combinations(&mut self) -> Vec<Vec<Fate>> {
+        let len = self.prefix - self.synced;
+        let mut all = BTreeSet::from([vec![Fate::Kept; len], vec![Fate::Lost; len]]);
+        // Each alone; after the previous prefixes only the newest one makes a difference to them.
+        for at in 0..len {
+            for fate in [Fate::Lost, Fate::Torn(self.rng.next_u64())] {
+                let mut fates = vec![Fate::Kept; len];
+                fates[at] = fate;
+                all.insert(fates);
+            }
+        }
+        if len > 1 {
+            for _ in 0..self.samples {
+                // Some crashes keep most records, some lose most.
+                let lose_of_8 = 1 + self.rng.below(7);
+                let rng = &mut self.rng;
+                let fate = || match rng.below(8) {
+                    n if n >= lose_of_8 => Fate::Kept,
+                    0 => Fate::Torn(rng.next_u64()),
+                    _ => Fate::Lost,
+                };
+                all.insert(std::iter::repeat_with(fate).take(len).collect());
+            }
+        }
+        all.into_iter().collect()
+    }
+}
+
+impl Iterator for CrashStates {
+    type Item = CrashState;
+
+    fn next(&mut self) -> Option<CrashState> {
+        while self.pending.is_empty() {
+            self.advance()?;
+        }
+        let fates = self.pending.pop()?;
+        let storage = self.durable.clone();
+        let (prefix, synced) = (self.prefix, self.synced);
+        apply(&storage, &self.log[..prefix], synced, |at| fates[at - synced]);
+        Some(CrashState { prefix, synced, fates, storage: Arc::new(storage) })
+    }
+}
+
+/// How many of the records are durable for sure.
+pub(super) fn synced(log: &[Record]) -> usize {
+    log.iter().rposition(|record| *record == Record::Sync).map_or(0, |last| last + 1)
+}
+
+/// Does to `state` what is left of the records from `synced` on.
+pub(super) fn apply(
+    state: &MemoryStorage,
+    log: &[Record],
+    synced: usize,
+    mut fate: impl FnMut(usize) -> Fate,
+) {
+    for (at, record) in log.iter().enumerate().skip(synced) {
+        match (fate(at), record) {
+            (Fate::Lost, _) => {}
+            (Fate::Torn(seed), Record::Write { at, bytes }) => tear(state, *at, bytes, seed),
+            (Fate::Kept | Fate::Torn(_), record) => record.apply(state),
+        }
+    }
+}
+
+/// Writes some of the sectors.
+fn tear(state: &MemoryStorage, at: u64, bytes: &[u8], seed: u64) {
+    let mut rng = Rng::new(seed);
+    let end = at + num::to_u64(bytes.len());
+    // An empty range at the end would not make it longer.
+    if rimg_core::Storage::len_bytes(state).unwrap() < end {
+        state.set_len_bytes(end).unwrap();
+    }
+    let mut place = at;
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        // Sectors are the disk's, not the write's.
+        let into_sector = usize::try_from(place % num::to_u64(SECTOR_BYTES)).unwrap();
+        let (sector, after) = rest.split_at((SECTOR_BYTES - into_sector).min(rest.len()));
+        if rng.one_in(2) {
+            state.write_all_at(sector, place).unwrap();
+        }
+        place += num::to_u64(sector.len());
+        rest = after;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::RecordingStorage;
+    use super::*;
+
+    fn bytes(state: &MemoryStorage) -> Vec<u8> {
+        state.to_vec().unwrap()
+    }
+
+    fn recorded() -> RecordingStorage {
+        let storage = RecordingStorage::starting_with(MemoryStorage::from(vec![b'-'; 6]));
+        storage.write_all_at(b"aa", 0).unwrap();
+        storage.sync().unwrap();
+        storage.write_all_at(b"bb", 2).unwrap();
+        storage.write_all_at(b"cc", 4).unwrap();
+        storage.write_all_at(b"dd", 6).unwrap();
+        storage
+    }
+
+    #[test]
+    fn the_state_after_any_prefix_can_be_had() {
+        let storage = recorded();
+        assert_eq!(bytes(&storage.state_after(0)), b"------");
+        assert_eq!(bytes(&storage.state_after(3)), b"aabb--");
+        assert_eq!(bytes(&storage.state_after(storage.position())), b"aabbccdd");
+    }
+
+    #[test]
+    fn only_what_was_not_synced_is_lost() {
+        let storage = recorded();
+        assert_eq!(bytes(&storage.crash_state(1, |_| Fate::Lost)), b"------");
+        assert_eq!(bytes(&storage.crash_state(5, |_| Fate::Lost)), b"aa----");
+        let middle = |at| if at == 3 { Fate::Lost } else { Fate::Kept };
+        assert_eq!(bytes(&storage.crash_state(5, middle)), b"aabb--dd");
+    }
+
+    #[test]
+    fn every_subset_of_few_writes_comes_up() {
+        let storage = recorded();
+        let mut seen = BTreeSet::new();
+        for state in storage.crash_states(200, 1) {
+            assert_eq!(state.synced, if state.prefix < 2 { 0 } else { 2 });
+            assert_eq!(state.fates.len(), state.prefix - state.synced);
+            if state.synced > 0 {
+                assert_eq!(&bytes(&state.storage)[..2], b"aa", "what was synced is there");
+            }
+            seen.insert(bytes(&state.storage));
+        }
+        for b in ["bb", "--"] {
+            for c in ["cc", "--"] {
+                for d in ["dd", "\0\0", ""] {
+                    let wanted = format!("aa{b}{c}{d}");
+                    assert!(seen.contains(wanted.as_bytes()), "{wanted:?} of {seen:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_seed_decides_the_states() {
+        let list = |seed| -> Vec<_> {
+            recorded().crash_states(20, seed).map(|state| bytes(&state.storage)).collect()
+        };
+        assert_eq!(list(3), list(3));
+    }
+
+    #[test]
+    fn torn_writes_are_made_of_whole_sectors() {
+        let storage = RecordingStorage::new();
+        storage.write_all_at(&[1; 1800], 100).unwrap();
+        let mut seen = BTreeSet::new();
+        for seed in 0..64 {
+            let state = bytes(&storage.crash_state(1, |_| Fate::Torn(seed)));
+            assert_eq!(state.len(), 1900);
+            let sectors: Vec<bool> = state.chunks(512).map(|s| s[s.len() - 1] == 1).collect();
+            for (at, byte) in state.iter().enumerate() {
+                assert_eq!(*byte == 1, at >= 100 && sectors[at / 512], "byte {at}");
+            }
+            seen.insert(sectors);
+        }
+        assert_eq!(seen.len(), 16);
+    }
+}

@@ -1,0 +1,273 @@
+//! Backing chains: opening one image after the other, each by what the one above says of it.
+
+use crate::error::{Action, FileError};
+use crate::guard::GuardedRaw;
+use crate::open::{Layer, OpenedImage, Opener};
+use crate::policy::{Grant, Policy};
+use crate::probe::{Probed, probe};
+use crate::registry::driver;
+use rimg_core::{
+    BlockImage, Dependency, DependencyGate, DependencyRole, Error, Match, OpenOptions, Result,
+    Storage,
+};
+use rimg_storage::FileStorage;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Where the bytes of an image come from.
+#[derive(Debug, Clone)]
+pub(crate) enum Source {
+    File(PathBuf),
+    Storage(Arc<dyn Storage>),
+}
+
+/// An image that is being opened, and those above it that are waiting for it.
+#[derive(Debug)]
+pub(crate) struct Link<'a> {
+    above: Option<&'a Link<'a>>,
+    source: Source,
+    /// Device and inode of a local file.
+    identity: Option<(u64, u64)>,
+    /// 1 for the top.
+    depth: u32,
+}
+
+impl<'a> Link<'a> {
+    pub(crate) fn top(source: Source) -> Result<Self> {
+        let identity = identity(&source)?;
+        Ok(Self { above: None, source, identity, depth: 1 })
+    }
+
+    fn below(&'a self, source: Source) -> Result<Self> {
+        let identity = identity(&source)?;
+        Ok(Self { above: Some(self), source, identity, depth: self.depth.saturating_add(1) })
+    }
+
+    fn path(&self) -> Option<&Path> {
+        match &self.source {
+            Source::File(path) => Some(path),
+            Source::Storage(_) => None,
+        }
+    }
+
+    /// Whether an image above is in the same bytes.
+    fn is_loop(&self) -> bool {
+        std::iter::successors(self.above, |link| link.above).any(|link| {
+            match (&link.source, &self.source) {
+                (Source::Storage(one), Source::Storage(other)) => Arc::ptr_eq(one, other),
+                _ => link.identity.is_some() && link.identity == self.identity,
+            }
+        })
+    }
+}
+
+/// Tells files apart, whatever they are called.
+fn identity(source: &Source) -> Result<Option<(u64, u64)>> {
+    match source {
+        Source::Storage(_) => Ok(None),
+        Source::File(path) => {
+            let found = fs::metadata(path).map_err(Error::io("open", 0))?;
+            Ok(Some((found.dev(), found.ino())))
+        }
+    }
+}
+
+/// Opens one image, and through its gate those below it. Pushes a [`Layer`] for each.
+pub(crate) fn open_layer(
+    opener: &Opener,
+    link: &Link<'_>,
+    format: Option<&str>,
+    writable: bool,
+    layers: &Mutex<Vec<Layer>>,
+) -> Result<Box<dyn BlockImage>> {
+    let file = match &link.source {
+        Source::Storage(file) => Arc::clone(file),
+        Source::File(path) => open_file(opener, path, writable)?,
+    };
+    let Probed { driver, certainty } = match format {
+        Some(name) => Probed { driver: known(opener, name)?, certainty: Match::Sure },
+        None => probe(opener.formats, file.as_ref())?,
+    };
+    let guarded = writable && certainty == Match::Fallback;
+    let mut all = layers.lock().unwrap_or_else(PoisonError::into_inner);
+    let index = all.len();
+    all.push(Layer {
+        path: link.path().map(Path::to_owned),
+        format: driver.format(),
+        probed: format.is_none(),
+        guarded,
+        files: Vec::new(),
+    });
+    drop(all);
+
+    let gate = ChainGate { opener, link, layers, index };
+    let image = driver.open(
+        file,
+        &OpenOptions {
+            writable,
+            inspect_only: opener.inspect_only,
+            limits: opener.limits,
+            gate: &gate,
+        },
+    )?;
+    Ok(if guarded { Box::new(GuardedRaw::new(image, opener.formats)) } else { image })
+}
+
+fn known(opener: &Opener, name: &str) -> Result<&'static dyn rimg_core::FormatDriver> {
+    driver(opener.formats, name).ok_or_else(|| Error::InvalidOption {
+        option: "format",
+        reason: format!("Unknown driver '{name}'"),
+    })
+}
+
+fn open_file(opener: &Opener, path: &Path, writable: bool) -> Result<Arc<dyn Storage>> {
+    let file = FileStorage::open(path, opener.file_options(writable));
+    Ok(Arc::new(file.map_err(Error::io("open", 0))?))
+}
+
+/// Opens the files that one image names.
+struct ChainGate<'a> {
+    opener: &'a Opener,
+    link: &'a Link<'a>,
+    layers: &'a Mutex<Vec<Layer>>,
+    /// The image's place among the layers.
+    index: usize,
+}
+
+impl DependencyGate for ChainGate<'_> {
+    fn open_file(&self, wanted: &Dependency<'_>) -> Result<Arc<dyn Storage>> {
+        match self.decide(wanted)? {
+            Source::Storage(file) => Ok(file),
+            Source::File(path) => {
+                let file = open_file(self.opener, &path, wanted.writable)
+                    .map_err(|error| dependency(wanted, error))?;
+                let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(layer) = layers.get_mut(self.index) {
+                    layer.files.push((wanted.role, path));
+                }
+                Ok(file)
+            }
+        }
+    }
+
+    fn open_image(&self, wanted: &Dependency<'_>) -> Result<Option<Arc<dyn BlockImage>>> {
+        if !self.opener.backing {
+            return Ok(None);
+        }
+        let source = self.decide(wanted)?;
+        let image = self.open_below(wanted, source).map_err(|error| dependency(wanted, error))?;
+        Ok(Some(image))
+    }
+}
+
+impl ChainGate<'_> {
+    /// What the policy gives. Its refusals are passed on as they are: they name the file.
+    fn decide(&self, wanted: &Dependency<'_>) -> Result<Source> {
+        let policy: &dyn Policy = self.opener.policy.as_ref();
+        let grant = policy.decide(wanted, self.link.path()).and_then(|grant| match grant {
+            Grant::Storage(file) => Ok(Source::Storage(file)),
+            Grant::File(path) => {
+                check_kind(&path)?;
+                Ok(Source::File(path))
+            }
+        });
+        grant.map_err(|error| match error {
+            Error::Denied(_) => error,
+            other => dependency(wanted, other),
+        })
+    }
+
+    fn open_below(&self, wanted: &Dependency<'_>, source: Source) -> Result<Arc<dyn BlockImage>> {
+        let link = self.link.below(source)?;
+        if link.is_loop() {
+            return Err(infinite_loop(&link, wanted));
+        }
+        check_depth(self.opener, link.depth)?;
+        let image = open_layer(self.opener, &link, wanted.format, wanted.writable, self.layers)?;
+        Ok(Arc::from(image))
+    }
+}
+
+fn dependency(wanted: &Dependency<'_>, source: Error) -> Error {
+    Error::Dependency { role: wanted.role, name: wanted.name.to_owned(), source: Box::new(source) }
+}
+
+fn infinite_loop(link: &Link<'_>, wanted: &Dependency<'_>) -> Error {
+    let name =
+        link.path().map_or_else(|| wanted.name.to_owned(), |path| path.display().to_string());
+    Error::Denied(format!("Backing file '{name}' creates an infinite loop."))
+}
+
+fn check_depth(opener: &Opener, depth: u32) -> Result<()> {
+    let limit = opener.limits.chain_depth;
+    if depth <= limit {
+        return Ok(());
+    }
+    Err(Error::Limit { what: "backing chain", needed: depth.into(), limit: limit.into() })
+}
+
+/// Pipes and terminals can deliver without end; an image has no business naming them.
+fn check_kind(path: &Path) -> Result<()> {
+    let kind = fs::metadata(path).map_err(Error::io("open", 0))?.file_type();
+    if kind.is_file() || kind.is_block_device() || kind.is_dir() {
+        // Opening a directory tells best that it is one.
+        return Ok(());
+    }
+    Err(Error::Denied(format!("'{}' is neither a regular file nor a block device", path.display())))
+}
+
+impl Opener {
+    /// Opens the images of a backing chain one by one, each without what is below it: enough to
+    /// show what they say of themselves, even if a lower one cannot be opened for reading.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open), for the first image that does not open; its path tells which.
+    pub fn open_each(&self, path: impl AsRef<Path>) -> Result<Vec<OpenedImage>, FileError> {
+        let mut alone = self.clone().backing(false);
+        let mut seen: Vec<(u64, u64)> = Vec::new();
+        let mut images: Vec<OpenedImage> = Vec::new();
+        let mut next = Some(path.as_ref().to_owned());
+        while let Some(path) = next.take() {
+            let failed = |error| FileError::new(Action::Open, &path)(error);
+            let source = Source::File(path.clone());
+            if let Some(identity) = identity(&source).map_err(failed)? {
+                if seen.contains(&identity) {
+                    let message =
+                        format!("Backing file '{}' creates an infinite loop.", path.display());
+                    return Err(failed(Error::Denied(message)));
+                }
+                seen.push(identity);
+            }
+            let depth = u32::try_from(seen.len()).unwrap_or(u32::MAX);
+            check_depth(self, depth).map_err(failed)?;
+            let image = alone.open(&path)?;
+            let info = image.info().map_err(failed)?;
+            images.push(image);
+            if let Some(name) = &info.backing_file {
+                let wanted = Dependency {
+                    role: DependencyRole::Backing,
+                    name,
+                    format: info.backing_format.as_deref(),
+                    writable: false,
+                };
+                let policy: &dyn Policy = self.policy.as_ref();
+                match policy.decide(&wanted, Some(&path)).map_err(failed)? {
+                    Grant::File(path) => {
+                        check_kind(&path).map_err(FileError::new(Action::Open, &path))?;
+                        next = Some(path);
+                    }
+                    Grant::Storage(_) => {
+                        let reason = io::Error::from(io::ErrorKind::Unsupported);
+                        return Err(failed(Error::io("open a storage one by one", 0)(reason)));
+                    }
+                }
+                alone.format = info.backing_format;
+                alone.writable = false;
+            }
+        }
+        Ok(images)
+    }
+}

@@ -1,0 +1,36 @@
+//! Which formats there are.
+
+use rimg_core::FormatDriver;
+
+/// A list of formats to choose from, in the order in which help shows them.
+pub type Formats = &'static [&'static dyn FormatDriver];
+
+/// All formats that were compiled in; one line each.
+pub static FORMATS: Formats = &[
+    #[cfg(feature = "qcow2")]
+    &rimg_qcow2::DRIVER,
+    &rimg_raw::DRIVER,
+];
+
+/// The driver of the format with this name, as in `-f` and `-O`.
+#[must_use]
+pub fn driver(formats: Formats, name: &str) -> Option<&'static dyn FormatDriver> {
+    formats.iter().copied().find(|driver| driver.format().name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_found() {
+        for wanted in FORMATS {
+            let name = wanted.format().name;
+            let same = FORMATS.iter().filter(|driver| driver.format().name == name);
+            assert_eq!(same.count(), 1, "{name}");
+            assert!(driver(FORMATS, name).is_some_and(|found| found.format() == wanted.format()));
+        }
+        assert!(driver(FORMATS, "nope").is_none());
+        assert!(driver(FORMATS, "raw").is_some());
+    }
+}

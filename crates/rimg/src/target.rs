@@ -1,0 +1,175 @@
+//! The files of an image that is being created.
+//!
+//! Until it is complete, nothing that looks like an image is left behind: a file that was made for
+//! it goes away again when creation fails. A file that was there before keeps its contents until
+//! the first byte is written, so that a mistake in the options costs nothing, and is left empty
+//! when creation fails later.
+
+use crate::policy::resolve_name;
+use core::ops::Range;
+use rimg_core::{Error, Result, Storage, StorageRun, StorageWrite, TargetFiles, Zeroing};
+use rimg_storage::{Creation, FileOptions, FileStorage};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The files of one new image.
+#[derive(Debug)]
+pub(crate) struct Target {
+    path: PathBuf,
+    options: FileOptions,
+    main: Arc<dyn Storage>,
+    files: Mutex<Vec<Arc<NewFile>>>,
+}
+
+impl Target {
+    pub(crate) fn new(path: &Path, options: FileOptions) -> Result<Self> {
+        let main = Arc::new(NewFile::open(path, options)?);
+        Ok(Self {
+            path: path.to_owned(),
+            options,
+            main: Arc::clone(&main) as Arc<dyn Storage>,
+            files: Mutex::new(vec![main]),
+        })
+    }
+
+    /// Takes back what was done: after an error.
+    pub(crate) fn undo(&self) {
+        for file in self.files.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            file.undo();
+        }
+    }
+
+    /// Empties what has not been written to: an image may be an empty file.
+    pub(crate) fn finish(&self) -> Result<()> {
+        for file in self.files.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            file.begin().map_err(Error::io("empty the file", 0))?;
+        }
+        Ok(())
+    }
+}
+
+impl TargetFiles for Target {
+    fn main(&self) -> &Arc<dyn Storage> {
+        &self.main
+    }
+
+    /// Names mean what they will mean when the image is opened, but have no protocol.
+    fn sibling(&self, name: &str) -> Result<Arc<dyn Storage>> {
+        let path = resolve_name(Some(&self.path), name)?;
+        let file = Arc::new(NewFile::open(&path, self.options)?);
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&file));
+        Ok(file)
+    }
+}
+
+/// A file that counts as empty, and is emptied when the first change comes.
+#[derive(Debug)]
+struct NewFile {
+    path: PathBuf,
+    file: FileStorage,
+    /// It was not there before.
+    is_new: bool,
+    /// It holds what it is meant to hold. Once set, it stays set.
+    begun: Mutex<bool>,
+}
+
+impl NewFile {
+    fn open(path: &Path, options: FileOptions) -> Result<Self> {
+        let open = |creation| FileStorage::open(path, FileOptions { creation, ..options });
+        let (file, is_new) = match open(Creation::Existing) {
+            Ok(file) => (file, false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                (open(Creation::CreateNew).map_err(Error::io("create", 0))?, true)
+            }
+            Err(error) => return Err(Error::io("open", 0)(error)),
+        };
+        // A device keeps its contents: what is written to it counts, nothing else.
+        let begun = Mutex::new(is_new || file.is_device());
+        Ok(Self { path: path.to_owned(), file, is_new, begun })
+    }
+
+    fn has_begun(&self) -> bool {
+        *self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self) -> io::Result<()> {
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*begun {
+            self.file.set_len_bytes(0)?;
+            *begun = true;
+        }
+        Ok(())
+    }
+
+    /// The first error is the one that counts, so there are none here.
+    fn undo(&self) {
+        if self.is_new {
+            let _ = fs::remove_file(&self.path);
+        } else if self.has_begun() && !self.file.is_device() {
+            let _ = self.file.set_len_bytes(0);
+        }
+    }
+}
+
+impl Storage for NewFile {
+    fn len_bytes(&self) -> io::Result<u64> {
+        if self.has_begun() { self.file.len_bytes() } else { Ok(0) }
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], at: u64) -> io::Result<()> {
+        if self.has_begun() || buf.is_empty() {
+            self.file.read_exact_at(buf, at)
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        }
+    }
+
+    fn run_at(&self, at: u64) -> io::Result<StorageRun> {
+        if self.has_begun() {
+            self.file.run_at(at)
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        }
+    }
+
+    fn align_bytes(&self) -> u32 {
+        self.file.align_bytes()
+    }
+
+    fn writer(&self) -> Option<&dyn StorageWrite> {
+        Some(self)
+    }
+
+    fn allocated_bytes(&self) -> io::Result<Option<u64>> {
+        self.file.allocated_bytes()
+    }
+}
+
+impl StorageWrite for NewFile {
+    fn write_all_at(&self, buf: &[u8], at: u64) -> io::Result<()> {
+        self.begin()?;
+        self.file.write_all_at(buf, at)
+    }
+
+    fn write_zeroes_at(&self, range: Range<u64>, how: Zeroing) -> io::Result<()> {
+        self.begin()?;
+        self.file.write_zeroes_at(range, how)
+    }
+
+    fn discard_at(&self, range: Range<u64>) -> io::Result<()> {
+        self.begin()?;
+        self.file.discard_at(range)
+    }
+
+    fn set_len_bytes(&self, len: u64) -> io::Result<()> {
+        self.begin()?;
+        self.file.set_len_bytes(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.begin()?;
+        self.file.sync()
+    }
+}
