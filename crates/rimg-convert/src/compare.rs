@@ -11,6 +11,7 @@ use crate::stop::{Cancelled, Stop, lock};
 use crate::unit::{Origin, Piece};
 use core::fmt;
 use core::num::NonZeroUsize;
+use core::ops::Range;
 use plan::{Next, Pair, Planner};
 use rimg_core::num::to_u64;
 use rimg_core::{BlockImage, Error, zeroes};
@@ -223,11 +224,11 @@ impl<'a> Engine<'a> {
         let second = self.load(Side::Second, &pair.second, second)?;
         let differs = match (first, second) {
             (None, None) => None,
-            (Some(bytes), None) | (None, Some(bytes)) => first_sector(bytes.len(), |range| {
+            (Some(bytes), None) | (None, Some(bytes)) => first_byte(bytes.len(), |range| {
                 bytes.get(range).is_some_and(|bytes| !zeroes::is_zero(bytes))
             }),
             (Some(first), Some(second)) => {
-                first_sector(first.len(), |range| first.get(range.clone()) != second.get(range))
+                first_byte(first.len(), |range| first.get(range.clone()) != second.get(range))
             }
         };
         Ok(differs.map(|offset| {
@@ -261,14 +262,15 @@ impl<'a> Engine<'a> {
     }
 }
 
-/// The first of `len` bytes whose sector `differs`. Sectors are counted from the first byte.
-fn first_sector(len: usize, differs: impl Fn(core::ops::Range<usize>) -> bool) -> Option<usize> {
-    const COARSE: usize = 64 << 10;
-    const FINE: usize = 512;
-    let coarse = (0..len).step_by(COARSE).map(|start| start..len.min(start.saturating_add(COARSE)));
-    let range = coarse.into_iter().find(|range| differs(range.clone()))?;
-    range
-        .clone()
-        .step_by(FINE)
-        .find(|&start| differs(start..range.end.min(start.saturating_add(FINE))))
+/// The first of `len` bytes that `differs`, which is asked about ranges.
+fn first_byte(len: usize, differs: impl Fn(Range<usize>) -> bool) -> Option<usize> {
+    let mut range = 0..len;
+    for step in [64 << 10, 512, 1] {
+        let end = range.end;
+        range = range
+            .step_by(step)
+            .map(|start| start..end.min(start.saturating_add(step)))
+            .find(|range| differs(range.clone()))?;
+    }
+    Some(range.start)
 }

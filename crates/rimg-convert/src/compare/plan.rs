@@ -39,8 +39,9 @@ pub(super) struct Planner<'a> {
 impl<'a> Planner<'a> {
     pub(super) fn new(sources: &[Source<'a>; 2], end: u64, strict: bool) -> Self {
         let walks = sources.each_ref().map(|source| source.walk(None));
-        let statuses = strict
-            .then(|| sources.each_ref().map(|source| StatusWalk::new(source.walk(None), end)));
+        let statuses = strict.then(|| {
+            sources.each_ref().map(|source| StatusWalk::new(source.walk(None), source.size_bytes()))
+        });
         Self { walks, statuses, at: 0, end, next_seq: 0 }
     }
 
@@ -79,7 +80,7 @@ impl<'a> Planner<'a> {
             if first_status.status != second_status.status {
                 return Err(End::Difference(Difference::Status { at: self.at }));
             }
-            end = first_status.end.min(second_status.end);
+            end = end.min(first_status.end).min(second_status.end);
         }
         let [first, second] = &mut self.walks;
         let first = first.run_at(self.at, end).map_err(map_error(Side::First, self.at))?;

@@ -26,23 +26,25 @@ pub(super) struct StatusRun {
 /// Walks an image by runs of the same status that are contiguous in their file.
 pub(super) struct StatusWalk<'a> {
     walk: Walk<'a>,
-    end: u64,
-    current: Option<(u64, StatusRun)>,
+    size: u64,
+    current: Option<StatusRun>,
     /// Already taken from the walk, and begins where `current` ends.
     ahead: Option<Run<'a>>,
 }
 
 impl<'a> StatusWalk<'a> {
-    pub(super) fn new(walk: Walk<'a>, end: u64) -> Self {
-        Self { walk, end, current: None, ahead: None }
+    /// `size` is the image's, in bytes.
+    pub(super) fn new(walk: Walk<'a>, size: u64) -> Self {
+        Self { walk, size, current: None, ahead: None }
     }
 
-    /// The run around `at`, which is no less than the last time and below the end.
+    /// The run around `at`, which is no less than the last time. The last one has no end: images
+    /// count in whole sectors.
     pub(super) fn at(&mut self, at: u64) -> Result<StatusRun> {
         loop {
             match self.current {
-                Some((_, run)) if at < run.end => return Ok(run),
-                Some((_, run)) => self.advance(run.end)?,
+                Some(run) if at < run.end => return Ok(run),
+                Some(run) => self.advance(run.end)?,
                 None => self.advance(0)?,
             }
         }
@@ -51,11 +53,11 @@ impl<'a> StatusWalk<'a> {
     fn advance(&mut self, start: u64) -> Result<()> {
         let mut last = match self.ahead.take() {
             Some(run) => run,
-            None => self.walk.run_at(start, self.end)?,
+            None => self.walk.run_at(start, self.size)?,
         };
         let mut last_start = start;
-        while last.end < self.end {
-            let next = self.walk.run_at(last.end, self.end)?;
+        while last.end < self.size {
+            let next = self.walk.run_at(last.end, self.size)?;
             if !continues(&last, last_start, &next) {
                 self.ahead = Some(next);
                 break;
@@ -63,8 +65,9 @@ impl<'a> StatusWalk<'a> {
             last_start = last.end;
             last = next;
         }
-        let status = status(&last.kind, last.end >= self.end);
-        self.current = Some((start, StatusRun { status, end: last.end }));
+        let is_last = last.end >= self.size;
+        let end = if is_last { u64::MAX } else { last.end };
+        self.current = Some(StatusRun { status: status(&last.kind, is_last), end });
         Ok(())
     }
 }

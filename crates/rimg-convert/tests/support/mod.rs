@@ -1,5 +1,6 @@
 //! Images in memory whose layout, faults and history are in the hands of a test.
 #![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(unreachable_pub, reason = "a module of several test programs")]
 #![allow(clippy::as_conversions, reason = "small numbers")]
 
 use rimg_codec::{Codec, Encoder, Level};
@@ -25,6 +26,15 @@ pub struct Store {
     /// The read with this number fails, counted from 0.
     pub fail_nth: Option<u64>,
     calls: AtomicU64,
+}
+
+impl Store {
+    /// Changes a bit of the byte at `at`, if there is one.
+    pub fn flip(&mut self, at: u64) {
+        if let Some(byte) = self.bytes.get_mut(at as usize) {
+            *byte ^= 1;
+        }
+    }
 }
 
 impl Storage for Store {
