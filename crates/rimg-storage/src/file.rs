@@ -117,6 +117,14 @@ impl FileStorage {
     }
 }
 
+impl Drop for FileStorage {
+    fn drop(&mut self) {
+        // A process that another thread is just starting has the file open, too, for a moment,
+        // and would keep the locks.
+        let _ = lock::unlock(&self.file);
+    }
+}
+
 impl Storage for FileStorage {
     fn len_bytes(&self) -> io::Result<u64> {
         match self.kind {

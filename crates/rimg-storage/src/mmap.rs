@@ -46,3 +46,39 @@ impl Storage for MmapStorage {
         crate::file::run_at(&self.file, at, num::to_u64(self.map.len()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rimg_core::StorageWrite;
+
+    #[test]
+    fn a_map_reads_as_its_file() -> io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("disk");
+        let file = crate::FileStorage::open(&path, crate::FileOptions::create())?;
+        file.write_all_at(b"abc", 1 << 20)?;
+        file.set_len_bytes(3 << 20)?;
+        let map = MmapStorage::map(File::open(&path)?)?;
+        assert_eq!(map.len_bytes()?, 3 << 20);
+        let mut found = [9; 5];
+        map.read_exact_at(&mut found, (1 << 20) - 1)?;
+        assert_eq!(&found, b"\0abc\0");
+        for at in [0, 1 << 20, 2 << 20] {
+            assert_eq!(map.run_at(at)?, file.run_at(at)?);
+        }
+        assert!(map.writer().is_none());
+        for at in [(3 << 20) - 4, 3 << 20, u64::MAX] {
+            let error = map.read_exact_at(&mut found, at).map_err(|error| error.kind());
+            assert_eq!(error, Err(io::ErrorKind::UnexpectedEof));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn an_empty_file_can_be_mapped() -> io::Result<()> {
+        let map = MmapStorage::map(tempfile::tempfile()?)?;
+        assert_eq!(map.len_bytes()?, 0);
+        map.read_exact_at(&mut [], 0)
+    }
+}

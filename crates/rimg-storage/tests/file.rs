@@ -5,6 +5,7 @@ use rimg_core::{Storage, StorageRun, StorageWrite, Zeroing};
 use rimg_storage::{CacheMode, Creation, FileOptions, FileStorage, MemoryStorage};
 use rimg_testkit::bounds;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use std::{fs, io, thread};
 use tempfile::TempDir;
@@ -79,34 +80,41 @@ fn the_kernel_copies_between_files_only() {
 
 #[test]
 fn growing_from_many_threads_loses_nothing() {
-    for cache in [CacheMode::Writeback, CacheMode::None] {
-        let file = TestFile::new();
-        let storage = file.open(FileOptions::create().cache(cache));
-        const PIECES: u64 = 400;
-        const PIECE_BYTES: u64 = 1000;
-        let data = [7; 1000];
-        thread::scope(|scope| {
-            for worker in 0..4 {
-                let (storage, data) = (&storage, &data);
-                scope.spawn(move || {
-                    for piece in (worker..PIECES).step_by(4) {
-                        let at = piece * PIECE_BYTES;
-                        if piece % 3 == 0 {
-                            let how = Zeroing::MayPunch;
-                            storage.write_zeroes_at(at..at + PIECE_BYTES, how).unwrap();
-                        } else {
-                            storage.write_all_at(data, at).unwrap();
-                        }
+    grow_from_many_threads(CacheMode::Writeback, 60_000, 64);
+    grow_from_many_threads(CacheMode::None, 1_200, 300);
+}
+
+/// Each piece is written by one of four threads, always near the end of the file; every third one
+/// is zeroes.
+fn grow_from_many_threads(cache: CacheMode, pieces: usize, piece_len: usize) {
+    let file = TestFile::new();
+    let storage = file.open(FileOptions::create().cache(cache));
+    let data = vec![7; piece_len];
+    let next = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                loop {
+                    let piece = next.fetch_add(1, Ordering::Relaxed);
+                    if piece >= pieces {
+                        break;
                     }
-                });
-            }
-        });
-        let found = fs::read(&file.path).unwrap();
-        assert_eq!(found.len(), 400_000, "{cache:?}");
-        for (piece, bytes) in found.chunks(1000).enumerate() {
-            let wanted = if piece % 3 == 0 { 0 } else { 7 };
-            assert!(bytes.iter().all(|&byte| byte == wanted), "{cache:?}: piece {piece}");
+                    let at = u64::try_from(piece * piece_len).unwrap();
+                    let end = at + u64::try_from(piece_len).unwrap();
+                    if piece.is_multiple_of(3) {
+                        storage.write_zeroes_at(at..end, Zeroing::MayPunch).unwrap();
+                    } else {
+                        storage.write_all_at(&data, at).unwrap();
+                    }
+                }
+            });
         }
+    });
+    let found = fs::read(&file.path).unwrap();
+    assert_eq!(found.len(), pieces * piece_len, "{cache:?}");
+    for (piece, bytes) in found.chunks(piece_len).enumerate() {
+        let wanted = if piece.is_multiple_of(3) { 0 } else { 7 };
+        assert!(bytes.iter().all(|&byte| byte == wanted), "{cache:?}: piece {piece}");
     }
 }
 

@@ -114,8 +114,13 @@ fn two_of_us_keep_out_of_each_others_way() {
     }
     assert_eq!(fs::read(&path).unwrap(), b"kept");
     drop(writer);
-    let _readers = [open(FileOptions::read()).unwrap(), open(FileOptions::read()).unwrap()];
+    let readers = [open(FileOptions::read()).unwrap(), open(FileOptions::read()).unwrap()];
     conflict(&open(FileOptions::write()));
+
+    let refused = open(FileOptions::write().locking(Locking::Off)).unwrap();
+    refused.relock(Locking::Exclusive).unwrap_err();
+    drop(readers);
+    open(FileOptions::write()).unwrap();
 }
 
 #[test]

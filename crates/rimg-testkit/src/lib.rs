@@ -4,6 +4,7 @@
 
 pub mod bounds;
 pub mod digest;
+mod dir;
 pub mod golden;
 pub mod guest;
 mod model;
@@ -12,6 +13,8 @@ mod recording;
 mod rng;
 pub mod storages;
 
+pub use dir::{MemoryDir, PlainImage};
 pub use model::ModelDisk;
 pub use recording::{CrashState, CrashStates, Fate, Record, RecordingStorage};
+pub use rimg_storage::MemoryStorage;
 pub use rng::Rng;

@@ -106,8 +106,8 @@ impl RecordingStorage {
     }
 
     /// What crashes could have left, after every prefix of the log: with all records since the
-    /// last sync, without them, without each one of them alone, with it torn, and with `samples`
-    /// random subsets that `seed` decides.
+    /// last sync, without them, without one of them (up to 16 in turn), with that one torn, and
+    /// with `samples` random subsets that `seed` decides.
     #[must_use]
     pub fn crash_states(&self, samples: usize, seed: u64) -> CrashStates {
         CrashStates::new(self.start.clone(), self.log(), samples, seed)

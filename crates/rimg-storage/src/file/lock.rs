@@ -4,14 +4,28 @@
 //! 200 + its number by those who do not let others use it. All locks are shared (read) locks on
 //! the open file description, so nobody ever waits: after taking its own, a program asks whether
 //! anybody else holds the opposite byte of one of them.
+//!
+//! | opened | locked bytes |
+//! |---|---|
+//! | for reading | 100; 201, 203 |
+//! | for reading, shared | 100 |
+//! | for writing | 100, 101, 103; 201, 203 |
+//! | for writing, shared | 100, 101, 103 |
+//!
+//! QEMU lets others write to a raw image that it writes to itself (it locks 100 and 101 only), as
+//! it leaves the decision to the guest's devices. There is no guest here that could make it.
 
 use super::Locking;
 use core::fmt;
+use core::ops::Range;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use std::fs::File;
 use std::io;
+
+/// All bytes that stand for something.
+const LOCK_BYTES: Range<i64> = 100..300;
 
 /// Another process uses the file in a way that does not go together with what was asked.
 ///
@@ -83,7 +97,7 @@ impl fmt::Display for Permission {
 }
 
 /// Takes the locks for a file that is open for reading, and for writing if `writable`. They go
-/// when the file is closed. Does nothing where the file system has no such locks.
+/// with [`unlock`], or when the file is closed everywhere. Does nothing where the file system has no such locks.
 pub(super) fn lock(file: &File, writable: bool, locking: Locking) -> io::Result<()> {
     let used: &[Permission] = match (locking, writable) {
         (Locking::Off, _) => &[],
@@ -104,15 +118,10 @@ pub(super) fn lock(file: &File, writable: bool, locking: Locking) -> io::Result<
 
 /// Gives all locks back.
 pub(super) fn unlock(file: &File) -> io::Result<()> {
-    for permission in [Permission::ConsistentRead, Permission::Write, Permission::Resize] {
-        for byte in [permission.used_byte(), permission.unshared_byte()] {
-            match fcntl(file, FcntlArg::F_OFD_SETLK(&flock(libc::F_UNLCK, byte)?)) {
-                Err(errno) if !has_no_locks(errno) => return Err(errno.into()),
-                _ => {}
-            }
-        }
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&flock(libc::F_UNLCK, LOCK_BYTES)?)) {
+        Err(errno) if !has_no_locks(errno) => Err(errno.into()),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn take(file: &File, used: &[Permission], unshared: &[Permission]) -> io::Result<()> {
@@ -141,7 +150,7 @@ fn take(file: &File, used: &[Permission], unshared: &[Permission]) -> io::Result
 
 /// Takes a lock; `Ok(false)` where there are none.
 fn set(file: &File, byte: i64, in_the_way: LockConflict) -> io::Result<bool> {
-    match fcntl(file, FcntlArg::F_OFD_SETLK(&flock(libc::F_RDLCK, byte)?)) {
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&flock(libc::F_RDLCK, byte..byte + 1)?)) {
         Ok(_) => Ok(true),
         // Somebody holds an exclusive lock: no program of QEMU's, but not to be ignored.
         Err(Errno::EAGAIN | Errno::EACCES) => Err(conflict(in_the_way)),
@@ -152,7 +161,7 @@ fn set(file: &File, byte: i64, in_the_way: LockConflict) -> io::Result<bool> {
 
 /// Whether somebody else holds a lock on a byte.
 fn is_held(file: &File, byte: i64) -> io::Result<bool> {
-    let mut found = flock(libc::F_WRLCK, byte)?;
+    let mut found = flock(libc::F_WRLCK, byte..byte + 1)?;
     match fcntl(file, FcntlArg::F_OFD_GETLK(&mut found)) {
         Ok(_) => Ok(i32::from(found.l_type) != libc::F_UNLCK),
         Err(errno) if has_no_locks(errno) => Ok(false),
@@ -168,13 +177,13 @@ fn conflict(conflict: LockConflict) -> io::Error {
     io::Error::new(io::ErrorKind::ResourceBusy, conflict)
 }
 
-fn flock(kind: i32, byte: i64) -> io::Result<libc::flock> {
+fn flock(kind: i32, bytes: Range<i64>) -> io::Result<libc::flock> {
     let short = |n: i32| i16::try_from(n).map_err(io::Error::other);
     Ok(libc::flock {
         l_type: short(kind)?,
         l_whence: short(libc::SEEK_SET)?,
-        l_start: byte,
-        l_len: 1,
+        l_start: bytes.start,
+        l_len: bytes.end - bytes.start,
         // Locks on open file descriptions have no owner but the description.
         l_pid: 0,
     })

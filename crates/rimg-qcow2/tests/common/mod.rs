@@ -1,0 +1,175 @@
+//! What the tests of this crate share: images in memory, and random changes to them.
+#![allow(dead_code, reason = "every test file uses a part of it")]
+
+use proptest::prelude::*;
+use rimg_core::{BlockImage, FormatDriver, RawOptions};
+use rimg_testkit::{MemoryDir, ModelDisk, Rng};
+
+/// The format under test, for [`MemoryDir`].
+pub static DRIVERS: &[&dyn FormatDriver] = &[&rimg_qcow2::DRIVER];
+
+/// The kind of image that a test runs on.
+#[derive(Debug, Clone)]
+pub struct Kind {
+    pub cluster_bits: u32,
+    pub extended_l2: bool,
+    pub version_2: bool,
+    pub refcount_bits: u32,
+    pub zstd: bool,
+    pub data_file: bool,
+    /// The length of a raw image below, in bytes; 0 for none.
+    pub backing_bytes: u64,
+    /// The size of the disk in bytes.
+    pub size_bytes: u64,
+}
+
+/// A change to an image.
+#[derive(Debug, Clone)]
+pub enum Op {
+    Write { at: u64, len: u64, seed: u64 },
+    Zero { at: u64, len: u64 },
+    Discard { at: u64, len: u64 },
+    Compressed { cluster: u64, seed: u64 },
+    Grow { by_sectors: u64 },
+    Flush,
+    Reopen,
+}
+
+/// All kinds that the format allows, with disks of a few megabytes.
+pub fn kinds() -> impl Strategy<Value = Kind> {
+    let cluster_bits = prop_oneof![Just(9_u32), Just(10), Just(12), Just(14), Just(16), Just(18)];
+    (cluster_bits, 0_u32..7, any::<[bool; 4]>(), 1_u64..4096, 0_u64..3000).prop_map(
+        |(cluster_bits, refcount_order, [a, b, c, d], sectors, backing_sectors)| {
+            let version_2 = a && b;
+            let extended_l2 = !version_2 && cluster_bits >= 14 && c;
+            let data_file = !version_2 && d && a;
+            Kind {
+                cluster_bits,
+                extended_l2,
+                version_2,
+                refcount_bits: if version_2 { 16 } else { 1 << refcount_order },
+                zstd: !version_2 && b,
+                data_file,
+                backing_bytes: if c { backing_sectors * 512 } else { 0 },
+                size_bytes: sectors * 512,
+            }
+        },
+    )
+}
+
+/// Changes anywhere on a disk of any size: positions are cut to what is there when they are made.
+pub fn ops(max: usize) -> impl Strategy<Value = Vec<Op>> {
+    let at = 0_u64..(2 << 20);
+    let len = prop_oneof![1_u64..2048, 1_u64..200_000];
+    let op = prop_oneof![
+        6 => (at.clone(), len.clone(), any::<u64>())
+            .prop_map(|(at, len, seed)| Op::Write { at, len, seed }),
+        2 => (at.clone(), len.clone()).prop_map(|(at, len)| Op::Zero { at, len }),
+        2 => (at, len).prop_map(|(at, len)| Op::Discard { at, len }),
+        2 => (0_u64..4096, any::<u64>())
+            .prop_map(|(cluster, seed)| Op::Compressed { cluster, seed }),
+        1 => (1_u64..512).prop_map(|by_sectors| Op::Grow { by_sectors }),
+        1 => Just(Op::Flush),
+        1 => Just(Op::Reopen),
+    ];
+    proptest::collection::vec(op, 1..max)
+}
+
+/// Creates an image of this kind as `disk`, and the disk that it should be.
+pub fn create(dir: &MemoryDir, kind: &Kind) -> ModelDisk {
+    let mut model = ModelDisk::new(kind.size_bytes);
+    let mut options = RawOptions::new()
+        .with("cluster_size", (1_u64 << kind.cluster_bits).to_string())
+        .with("refcount_bits", kind.refcount_bits.to_string())
+        .with("compat", if kind.version_2 { "0.10" } else { "1.1" });
+    if kind.extended_l2 {
+        options.set("extended_l2", "on");
+    }
+    if kind.zstd && !kind.data_file {
+        options.set("compression_type", "zstd");
+    }
+    if kind.data_file {
+        options.set("data_file", "data");
+    }
+    if kind.backing_bytes > 0 {
+        let below = rimg_testkit::guest::GuestContents::new(7, kind.backing_bytes).to_vec();
+        let seen = below.len().min(usize::try_from(kind.size_bytes).unwrap());
+        model.write(&below[..seen], 0);
+        dir.put("base", std::sync::Arc::new(rimg_testkit::MemoryStorage::from(below)));
+        options.set("backing_file", "base");
+        options.set("backing_fmt", "raw");
+    }
+    dir.create("disk", "qcow2", kind.size_bytes, &options).unwrap();
+    model
+}
+
+/// Opens `disk` for writing.
+pub fn open(dir: &MemoryDir) -> Box<dyn BlockImage> {
+    dir.open("disk", "qcow2", true).unwrap()
+}
+
+/// Makes a change to both an image and the disk that it should be. `Reopen` is the caller's.
+pub fn apply(op: &Op, image: &dyn BlockImage, model: &mut ModelDisk) {
+    let size = model.size_bytes();
+    let cut = |at: u64, len: u64| {
+        let at = at % size;
+        at..(at + len).min(size)
+    };
+    let writer = image.writer().unwrap();
+    match op {
+        Op::Write { at, len, seed } => {
+            let range = cut(*at, *len);
+            let bytes = random_bytes(*seed, range.end - range.start);
+            writer.write_at(&bytes, range.start).unwrap();
+            model.write(&bytes, range.start);
+        }
+        Op::Zero { at, len } => {
+            let range = cut(*at, *len);
+            writer.write_zeroes_at(range.clone()).unwrap();
+            model.zero(range);
+        }
+        Op::Discard { at, len } => {
+            let range = cut(*at, *len);
+            writer.discard_at(range.clone()).unwrap();
+            adopt_discard(image, model, range);
+        }
+        Op::Compressed { cluster, seed } => {
+            let Some(compressor) = image.compressor() else { return };
+            let cluster_bytes = u64::from(compressor.cluster_bytes());
+            let at = cluster % size.div_ceil(cluster_bytes) * cluster_bytes;
+            let range = cut(at, cluster_bytes);
+            let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap()];
+            // Mostly zeroes: compresses, but is not the same everywhere.
+            for place in bytes.iter_mut().step_by(17) {
+                *place = seed.to_le_bytes()[0];
+            }
+            compressor.write_compressed_at(&bytes, at).unwrap();
+            model.write(&bytes, at);
+        }
+        Op::Grow { by_sectors } => {
+            let grown = size + by_sectors * 512;
+            let how = rimg_core::Preallocation::Off;
+            image.resizer().unwrap().resize(grown, how).unwrap();
+            model.resize(grown);
+        }
+        Op::Flush => writer.flush().unwrap(),
+        Op::Reopen => {}
+    }
+}
+
+/// Discarded bytes are zeroes or as before, and stay what they are.
+fn adopt_discard(image: &dyn BlockImage, model: &mut ModelDisk, range: std::ops::Range<u64>) {
+    let before = model.read(range.clone());
+    let mut after = vec![0; before.len()];
+    image.read_at(&mut after, range.start).unwrap();
+    for (before, after) in before.iter().zip(&after) {
+        assert!(*after == 0 || after == before, "a discard brought up other bytes");
+    }
+    model.write(&after, range.start);
+}
+
+pub fn random_bytes(seed: u64, len: u64) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(len).unwrap()];
+    Rng::new(seed).fill(&mut bytes);
+    bytes
+}

@@ -1,0 +1,315 @@
+//! Every image of `testdata/`, and how it comes to be.
+
+use super::seeds;
+
+/// A file, and the commands that make it: run by `sh` in the file's folder, in the table's order.
+pub(super) struct Recipe {
+    /// Path below `testdata/`.
+    pub(super) file: &'static str,
+    pub(super) format: &'static str,
+    pub(super) about: &'static str,
+    pub(super) commands: &'static [&'static str],
+    pub(super) expect: Expect,
+}
+
+/// What a reader makes of it.
+#[derive(Clone, Copy)]
+pub(super) enum Expect {
+    /// Reads; qemu-img tells what the guest sees now and in the internal snapshots named.
+    Guest { snapshots: &'static [&'static str] },
+    /// Must be refused with this variant of `rimg_core::Error`, some message of whose chain has
+    /// `says` in it.
+    Refused { error: &'static str, says: &'static str },
+    /// Belongs to another image.
+    Companion,
+}
+
+const GUEST: Expect = Expect::Guest { snapshots: &[] };
+
+pub(super) fn is_companion(file: &str) -> bool {
+    let recipe = RECIPES.iter().find(|recipe| recipe.file == file);
+    recipe.is_some_and(|recipe| matches!(recipe.expect, Expect::Companion))
+}
+
+const fn qcow2(
+    file: &'static str,
+    about: &'static str,
+    commands: &'static [&'static str],
+    expect: Expect,
+) -> Recipe {
+    Recipe { file, format: "qcow2", about, commands, expect }
+}
+
+pub(super) const RECIPES: &[Recipe] = &[
+    Recipe {
+        file: "raw/ext4.raw",
+        format: "raw",
+        about: "a small ext4 file system of texts",
+        commands: seeds::RAW_COMMANDS,
+        expect: GUEST,
+    },
+    Recipe {
+        file: "raw/odd-size.raw",
+        format: "raw",
+        about: "a size that is no multiple of a sector",
+        commands: &["head -c 100001 ext4.raw > odd-size.raw"],
+        expect: GUEST,
+    },
+    qcow2(
+        "qcow2/ext4-zlib.qcow2",
+        "an ext4 file system of real files, every cluster compressed with zlib",
+        seeds::ZLIB_COMMANDS,
+        GUEST,
+    ),
+    qcow2(
+        "qcow2/ext4-zstd.qcow2",
+        "the same, compressed with zstd",
+        &["qemu-img convert -c -O qcow2 -o compression_type=zstd ext4-zlib.qcow2 ext4-zstd.qcow2"],
+        GUEST,
+    ),
+    qcow2(
+        "qcow2/ext4-zlib-v2.qcow2",
+        "the same, version 2 of the format",
+        &["qemu-img convert -c -O qcow2 -o compat=0.10 ext4-zlib.qcow2 ext4-zlib-v2.qcow2"],
+        GUEST,
+    ),
+    qcow2(
+        "qcow2/v2.qcow2",
+        "version 2: 72 bytes of header, no features",
+        &["qemu-img convert -f raw -O qcow2 -o compat=0.10 ../raw/ext4.raw v2.qcow2"],
+        GUEST,
+    ),
+    qcow2(
+        "qcow2/v3.qcow2",
+        "version 3 with the default options",
+        &["qemu-img convert -f raw -O qcow2 ../raw/ext4.raw v3.qcow2"],
+        GUEST,
+    ),
+    qcow2(
+        "qcow2/empty.qcow2",
+        "nothing allocated",
+        &["qemu-img create -q -f qcow2 empty.qcow2 4M"],
+        GUEST,
+    ),
+    qcow2(
+        "qcow2/odd-size.qcow2",
+        "a last cluster that is not whole",
+        &["qemu-img convert -f raw -O qcow2 ../raw/odd-size.raw odd-size.qcow2"],
+        GUEST,
+    ),
+    qcow2(
+        "qcow2/cluster-512.qcow2",
+        "the smallest clusters",
+        &["qemu-img convert -f raw -O qcow2 -o cluster_size=512 ../raw/ext4.raw cluster-512.qcow2"],
+        GUEST,
+    ),
+    qcow2(
+        "qcow2/cluster-2m.qcow2",
+        "the largest clusters, compressed",
+        &[
+            "qemu-img convert -c -f raw -O qcow2 -o cluster_size=2M ../raw/ext4.raw cluster-2m.qcow2",
+        ],
+        GUEST,
+    ),
+    qcow2(
+        "qcow2/refcount-1.qcow2",
+        "refcounts of one bit, eight to a byte",
+        &["qemu-img convert -f raw -O qcow2 -o refcount_bits=1 ../raw/ext4.raw refcount-1.qcow2"],
+        GUEST,
+    ),
+    qcow2(
+        "qcow2/refcount-64.qcow2",
+        "the widest refcounts",
+        &["qemu-img convert -f raw -O qcow2 -o refcount_bits=64 ../raw/ext4.raw refcount-64.qcow2"],
+        GUEST,
+    ),
+    qcow2(
+        "qcow2/extended-l2.qcow2",
+        "subclusters: allocated, zero and neither within one cluster",
+        &[
+            "qemu-img convert -f raw -O qcow2 -o extended_l2=on,cluster_size=64k ../raw/ext4.raw extended-l2.qcow2",
+            "qemu-io -f qcow2 -c 'write -z 66k 6k' -c 'write -P 0x5a 900k 3k' -c 'discard 128k 16k' extended-l2.qcow2",
+            "qemu-img resize -q extended-l2.qcow2 2M",
+            "qemu-io -f qcow2 -c 'write -P 0xa5 1030k 4k' -c 'write -P 0xa6 1082k 2k' extended-l2.qcow2",
+        ],
+        GUEST,
+    ),
+    qcow2(
+        "qcow2/zero-clusters.qcow2",
+        "zero clusters that keep their place and such that do not, and discarded ones",
+        &[
+            "qemu-img convert -f raw -O qcow2 ../raw/ext4.raw zero-clusters.qcow2",
+            "qemu-io -f qcow2 -c 'write -z 0 64k' -c 'write -zu 64k 64k' -c 'discard 128k 64k' -c 'write -z 512k 64k' zero-clusters.qcow2",
+        ],
+        GUEST,
+    ),
+    qcow2(
+        "qcow2/compressed-rewritten.qcow2",
+        "compressed clusters among rewritten ones",
+        &[
+            "qemu-img convert -c -f raw -O qcow2 -o cluster_size=4k ../raw/ext4.raw compressed-rewritten.qcow2",
+            "qemu-io -f qcow2 -c 'write -P 0x11 0 1k' -c 'write -P 0x22 10k 20k' -c 'write -P 0x33 900k 512' compressed-rewritten.qcow2",
+        ],
+        GUEST,
+    ),
+    qcow2(
+        "qcow2/preallocation-metadata.qcow2",
+        "every cluster mapped, the file ending after them",
+        &[
+            "qemu-img create -q -f qcow2 -o preallocation=metadata,cluster_size=4k preallocation-metadata.qcow2 512k",
+            "qemu-io -f qcow2 -c 'write -P 0x77 100k 9k' preallocation-metadata.qcow2",
+        ],
+        GUEST,
+    ),
+    qcow2(
+        "qcow2/snapshots.qcow2",
+        "two internal snapshots, the disk changed after each",
+        &[
+            "qemu-img convert -f raw -O qcow2 -o cluster_size=4k ../raw/ext4.raw snapshots.qcow2",
+            "qemu-img snapshot -c first snapshots.qcow2",
+            "qemu-io -f qcow2 -c 'write -P 0x41 0 40k' -c 'write -P 0x42 700k 8k' snapshots.qcow2",
+            "qemu-img snapshot -c second snapshots.qcow2",
+            "qemu-io -f qcow2 -c 'write -z 0 20k' -c 'write -P 0x43 1020k 4k' snapshots.qcow2",
+        ],
+        Expect::Guest { snapshots: &["first", "second"] },
+    ),
+    qcow2(
+        "qcow2/bitmap.qcow2",
+        "a persistent dirty bitmap that covers two writes",
+        &[
+            "qemu-img create -q -f qcow2 bitmap.qcow2 4M",
+            "qemu-img bitmap --add -g 64k bitmap.qcow2 changed",
+            "qemu-io -f qcow2 -c 'write -P 0x61 0 64k' -c 'write -P 0x62 2M 4k' bitmap.qcow2",
+        ],
+        GUEST,
+    ),
+    qcow2(
+        "qcow2/base.qcow2",
+        "the bottom of the backing chains",
+        &["qemu-img convert -c -f raw -O qcow2 -o cluster_size=4k ../raw/ext4.raw base.qcow2"],
+        GUEST,
+    ),
+    qcow2(
+        "qcow2/overlay.qcow2",
+        "over base.qcow2, whose format it names",
+        &[
+            "qemu-img create -q -f qcow2 -o cluster_size=4k -b base.qcow2 -F qcow2 overlay.qcow2",
+            "qemu-io -f qcow2 -c 'write -P 0x51 6k 1k' -c 'write -z 100k 30k' overlay.qcow2",
+        ],
+        GUEST,
+    ),
+    qcow2(
+        "qcow2/overlay-of-overlay.qcow2",
+        "a chain of three, its top longer than what is below",
+        &[
+            "qemu-img create -q -f qcow2 -o cluster_size=64k -b overlay.qcow2 -F qcow2 overlay-of-overlay.qcow2 1300k",
+            "qemu-io -f qcow2 -c 'write -P 0x52 100k 5k' -c 'write -P 0x53 1020k 10k' overlay-of-overlay.qcow2",
+        ],
+        GUEST,
+    ),
+    qcow2(
+        "qcow2/overlay-shorter.qcow2",
+        "ends before its backing file does",
+        &[
+            "qemu-img create -q -f qcow2 -o cluster_size=4k -b base.qcow2 -F qcow2 overlay-shorter.qcow2 300k",
+        ],
+        GUEST,
+    ),
+    qcow2(
+        "qcow2/overlay-raw.qcow2",
+        "over a raw image in another folder",
+        &[
+            "qemu-img create -q -f qcow2 -o cluster_size=4k -b ../raw/ext4.raw -F raw overlay-raw.qcow2",
+            "qemu-io -f qcow2 -c 'write -P 0x54 8k 4k' overlay-raw.qcow2",
+        ],
+        GUEST,
+    ),
+    qcow2(
+        "qcow2/overlay-no-format.qcow2",
+        "does not say in which format its backing file is: the extension's type is unknown",
+        &[
+            "cp overlay.qcow2 overlay-no-format.qcow2",
+            // The first header extension, at byte 112 (0x70), is the backing format's.
+            "printf '\\122\\111\\115\\107' | dd of=overlay-no-format.qcow2 bs=1 seek=112 conv=notrunc status=none",
+        ],
+        GUEST,
+    ),
+    qcow2(
+        "qcow2/overlay-json.qcow2",
+        "names its backing file by a json: string, which a header must not do",
+        &[
+            "qemu-img create -q -f qcow2 -u -b 'json:{\"driver\":\"raw\",\"file\":{\"driver\":\"file\",\"filename\":\"../raw/ext4.raw\"}}' -F raw overlay-json.qcow2 1M",
+        ],
+        Expect::Refused { error: "Dependency", says: "json:" },
+    ),
+    qcow2(
+        "qcow2/data-file.qcow2",
+        "guest data in another file, at any offset",
+        &[
+            "qemu-img create -q -f qcow2 -o data_file=data-file.data,cluster_size=4k data-file.qcow2 1M",
+            "qemu-io -f qcow2 -c 'write -P 0x71 500k 9k' -c 'write -P 0x72 0 4k' data-file.qcow2",
+        ],
+        GUEST,
+    ),
+    qcow2("qcow2/data-file.data", "the data of data-file.qcow2", &[], Expect::Companion),
+    qcow2(
+        "qcow2/data-file-raw.qcow2",
+        "guest data in another file that is the raw disk",
+        &[
+            "qemu-img create -q -f qcow2 -o data_file=data-file-raw.data,data_file_raw=on,cluster_size=4k data-file-raw.qcow2 256k",
+            "qemu-io -f qcow2 -c 'write -P 0x73 50k 9k' -c 'write -z 52k 4k' data-file-raw.qcow2",
+        ],
+        GUEST,
+    ),
+    qcow2("qcow2/data-file-raw.data", "the data of data-file-raw.qcow2", &[], Expect::Companion),
+    qcow2(
+        "qcow2/dirty.qcow2",
+        "the writer died: refcounts are not to be trusted, the data are",
+        &[
+            "qemu-img create -q -f qcow2 -o lazy_refcounts=on dirty.qcow2 4M",
+            "qemu-io -f qcow2 -c 'write -P 0x31 0 64k' -c 'write -P 0x32 1M 70k' -c flush -c abort dirty.qcow2 || true",
+            "qemu-img check -f qcow2 -U dirty.qcow2 > check.txt 2>&1 || true; grep -q 'were found' check.txt; rm check.txt",
+        ],
+        GUEST,
+    ),
+    qcow2(
+        "qcow2/corrupt-bit.qcow2",
+        "marked corrupt: readable, never writable",
+        &[
+            "cp v3.qcow2 corrupt-bit.qcow2",
+            // Incompatible feature bit 1, of the big-endian word at byte 72.
+            "printf '\\002' | dd of=corrupt-bit.qcow2 bs=1 seek=79 conv=notrunc status=none",
+        ],
+        GUEST,
+    ),
+    qcow2(
+        "qcow2/unknown-feature.qcow2",
+        "needs an incompatible feature that only its own feature-name table knows",
+        &[
+            "cp empty.qcow2 unknown-feature.qcow2",
+            // Incompatible feature bit 10; the table's first entry (type, bit, name) at byte 120.
+            "printf '\\004' | dd of=unknown-feature.qcow2 bs=1 seek=78 conv=notrunc status=none",
+            "printf '\\000\\012time travel\\000\\000' | dd of=unknown-feature.qcow2 bs=1 seek=120 conv=notrunc status=none",
+        ],
+        Expect::Refused { error: "Unsupported", says: "time travel" },
+    ),
+    qcow2(
+        "qcow2/luks.qcow2",
+        "encrypted with LUKS, passphrase \"golden\"",
+        &[
+            "qemu-img create -q -f qcow2 --object secret,id=s,data=golden -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10,encrypt.cipher-alg=aes-128,cluster_size=4k luks.qcow2 64k",
+            "qemu-io --object secret,id=s,data=golden --image-opts driver=qcow2,encrypt.key-secret=s,file.filename=luks.qcow2 -c 'write -P 0x21 0 8k'",
+        ],
+        Expect::Refused { error: "Unsupported", says: "encrypt" },
+    ),
+    qcow2(
+        "qcow2/aes.qcow2",
+        "marked as encrypted with the old AES method",
+        &[
+            "cp empty.qcow2 aes.qcow2",
+            // crypt_method, the big-endian word at byte 32.
+            "printf '\\001' | dd of=aes.qcow2 bs=1 seek=35 conv=notrunc status=none",
+        ],
+        Expect::Refused { error: "Unsupported", says: "encrypt" },
+    ),
+];
