@@ -1,4 +1,5 @@
 //! Requests that must be refused, and storages that misbehave.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use rimg_core::{
     BlockImage, Error, FormatDriver, Match, Preallocation, ProbeWindow, RawOptions, Storage,

@@ -1,4 +1,5 @@
 //! Random operations against a disk that is certainly right.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use proptest::prelude::*;
 use rimg_core::{BlockImage, ExtentKind, FormatDriver, Preallocation, RawOptions, Storage};

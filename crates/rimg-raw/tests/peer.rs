@@ -1,4 +1,5 @@
 //! Both directions with qemu-img and qemu-io.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use rimg_core::{
     BlockImage, Dependency, DependencyGate, Error, ExtentKind, FormatDriver, Limits, OpenOptions,
