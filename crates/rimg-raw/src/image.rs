@@ -3,10 +3,15 @@
 use crate::{FORMAT, SECTOR_BYTES};
 use core::ops::Range;
 use rimg_core::{
-    BlockImage, Error, Extent, ImageInfo, ImageWrite, Resize, Result, Storage, StorageWrite, num,
+    BlockImage, Error, Extent, ImageInfo, ImageWrite, Resize, Result, Storage, StorageRun,
+    StorageWrite, num, zeroes,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How much of the start of a file is looked at to find out that it is new, in bytes: the largest
+/// blocks of common file systems.
+const MAX_FIRST_RUN_BYTES: u64 = 1 << 17;
 
 /// A file whose bytes are the disk's.
 #[derive(Debug)]
@@ -17,8 +22,8 @@ pub(crate) struct RawImage {
     /// zeroes.
     pub(crate) file_len: AtomicU64,
     size_bytes: AtomicU64,
-    /// When it was opened for writing, nothing was in the file.
-    was_hole: bool,
+    /// When it was opened for writing, nothing had been written yet, as far as one can see.
+    was_unwritten: bool,
 }
 
 impl RawImage {
@@ -31,10 +36,10 @@ impl RawImage {
             writable,
             file_len: AtomicU64::new(0),
             size_bytes: AtomicU64::new(0),
-            was_hole: false,
+            was_unwritten: false,
         };
         image.measure()?;
-        image.was_hole = writable && image.is_one_hole()?;
+        image.was_unwritten = writable && image.is_unwritten()?;
         Ok(image)
     }
 
@@ -51,19 +56,38 @@ impl RawImage {
         Ok(())
     }
 
-    /// Whether the storage says that the whole file is a hole. A block device never does, so it
-    /// is never taken for zeroes.
-    fn is_one_hole(&self) -> Result<bool> {
+    /// Whether the file is as it is after creation: a block of zeroes perhaps, and then a hole.
+    /// A block device says that it has no holes, so it is never taken for zeroes.
+    fn is_unwritten(&self) -> Result<bool> {
         let len = self.file_len.load(Ordering::Acquire);
-        if len == 0 {
+        let mut hole_at = 0;
+        if len > 0 {
+            let first = self.run_of_file(0)?;
+            if first.is_data {
+                hole_at = first.len_bytes;
+            }
+        }
+        if hole_at > MAX_FIRST_RUN_BYTES {
+            return Ok(false);
+        }
+        let mut start = vec![0; num::to_usize(hole_at.min(len))?];
+        self.file.read_exact_at(&mut start, 0).map_err(Error::io("read", 0))?;
+        if !zeroes::is_zero(&start) {
+            return Ok(false);
+        }
+        if hole_at >= len {
             return Ok(true);
         }
-        let run = self.file.run_at(0).map_err(Error::io("look for holes", 0))?;
-        Ok(!run.is_data && run.len_bytes >= len)
+        let rest = self.run_of_file(hole_at)?;
+        Ok(!rest.is_data && rest.len_bytes >= len.saturating_sub(hole_at))
+    }
+
+    fn run_of_file(&self, at: u64) -> Result<StorageRun> {
+        self.file.run_at(at).map_err(Error::io("look for holes", at))
     }
 
     pub(crate) fn is_zero_initialised(&self) -> bool {
-        self.was_hole
+        self.was_unwritten
     }
 
     pub(crate) fn writable(&self) -> Result<&dyn StorageWrite> {

@@ -7,6 +7,9 @@ use rimg_core::{Error, Preallocation, Resize, Result, StorageWrite, Zeroing, num
 /// How many zeroes are written at a time, in bytes.
 const BUFFER_BYTES: u64 = 1 << 20;
 
+/// What a new file occupies at least, in bytes.
+pub(crate) const FIRST_BLOCK_BYTES: u64 = 4096;
+
 impl Resize for RawImage {
     /// The file becomes exactly `size_bytes` long; the disk ends with the sector that its last
     /// byte is in. When a growing file cannot be preallocated it gets its old length back.
@@ -40,12 +43,24 @@ pub(crate) fn grow(
 ) -> Result<()> {
     set_len(file, new)?;
     match preallocation {
+        Preallocation::Off | Preallocation::Metadata if old == 0 => take_first_block(file, new),
         Preallocation::Off | Preallocation::Metadata => Ok(()),
         Preallocation::Falloc => file
             .write_zeroes_at(old..new, Zeroing::KeepAllocated)
             .map_err(Error::io("reserve space", old)),
         Preallocation::Full => write_zeroes(file, old, new),
     }
+}
+
+/// Writes zeroes to the first block of a new file, as QEMU does: whoever opens it past the page
+/// cache finds out by reading which alignment the file system wants, and a hole does not tell.
+fn take_first_block(file: &dyn StorageWrite, len: u64) -> Result<()> {
+    let block = len.min(FIRST_BLOCK_BYTES);
+    // A device has its space already, and contents that may be somebody's.
+    if block == 0 || file.run_at(0).map_err(Error::io("look for holes", 0))?.is_data {
+        return Ok(());
+    }
+    write_zeroes(file, 0, block)
 }
 
 fn set_len(file: &dyn StorageWrite, len: u64) -> Result<()> {

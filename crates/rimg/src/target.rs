@@ -26,12 +26,8 @@ pub(crate) struct Target {
 impl Target {
     pub(crate) fn new(path: &Path, options: FileOptions) -> Result<Self> {
         let main = Arc::new(NewFile::open(path, options)?);
-        Ok(Self {
-            path: path.to_owned(),
-            options,
-            main: Arc::clone(&main) as Arc<dyn Storage>,
-            files: Mutex::new(vec![main]),
-        })
+        let files = Mutex::new(vec![Arc::clone(&main)]);
+        Ok(Self { path: path.to_owned(), options, main, files })
     }
 
     /// Takes back what was done: after an error.

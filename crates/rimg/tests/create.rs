@@ -1,0 +1,205 @@
+//! Creating: sizes, backing files, and what is left when it fails.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod common;
+
+use common::full;
+use rimg::{
+    BlockImage, Creator, Error, FormatDriver, FormatInfo, Match, Opener, RawOptions, Result,
+    Storage,
+};
+use std::path::Path;
+use std::sync::Arc;
+
+/// A format that fails after it has written something, and has backing files.
+#[derive(Debug)]
+struct Failing;
+
+static FAILING: FormatInfo = FormatInfo {
+    name: "failing",
+    description: "Test",
+    create_options: &[
+        option("backing_file"),
+        option("backing_fmt"),
+        option("second"),
+        rimg::OptionSpec { kind: rimg::OptionKind::Bool, ..option("fail") },
+    ],
+    writable: true,
+    backing: true,
+};
+
+const fn option(name: &'static str) -> rimg::OptionSpec {
+    rimg::OptionSpec { name, kind: rimg::OptionKind::Text, help: "", default: None }
+}
+
+impl FormatDriver for Failing {
+    fn format(&self) -> &'static FormatInfo {
+        &FAILING
+    }
+
+    fn probe(&self, _window: &rimg_core::ProbeWindow<'_>) -> Match {
+        Match::No
+    }
+
+    fn open(
+        &self,
+        _file: Arc<dyn Storage>,
+        _how: &rimg_core::OpenOptions<'_>,
+    ) -> Result<Box<dyn BlockImage>> {
+        Err(Error::WrongFormat { format: "failing" })
+    }
+
+    fn create(
+        &self,
+        target: &dyn rimg_core::TargetFiles,
+        size_bytes: u64,
+        options: &RawOptions,
+    ) -> Result<()> {
+        let main = target.main();
+        assert_eq!(main.len_bytes().unwrap(), 0);
+        if let Some(name) = options.value("second") {
+            target.sibling(name)?.writer().unwrap().write_all_at(b"second", 0).unwrap();
+        }
+        match options.value("fail") {
+            None => {
+                main.writer().unwrap().write_all_at(&size_bytes.to_be_bytes(), 0).unwrap();
+                Ok(())
+            }
+            Some("off") => Err(Error::Misuse("before writing")),
+            _ => {
+                main.writer().unwrap().write_all_at(b"half of it", 0).unwrap();
+                Err(Error::Misuse("after writing"))
+            }
+        }
+    }
+}
+
+static FORMATS: rimg::Formats = &[&Failing, &rimg_raw::DRIVER];
+
+fn failing() -> Creator {
+    Creator::new("failing").formats(FORMATS)
+}
+
+fn reason(created: Result<rimg::Plan, rimg::FileError>) -> String {
+    created.unwrap_err().source.to_string()
+}
+
+#[test]
+fn a_failed_creation_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("disk");
+    let creator = failing().size(512).option("second", "other");
+    assert!(creator.clone().option("fail", "on").create(&path).is_err());
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    creator.create(&path).unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), 512_u64.to_be_bytes());
+    assert_eq!(std::fs::read(dir.path().join("other")).unwrap(), b"second");
+}
+
+#[test]
+fn an_existing_file_survives_a_mistake_and_never_looks_finished() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("disk");
+    std::fs::write(&path, b"precious").unwrap();
+    for creator in [
+        failing().size(512).option("fail", "off"),
+        failing().size(512).option("bla", "x"),
+        failing(),
+        Creator::new("nope").size(512),
+        Creator::new("raw").size(512).option("preallocation", "metadata"),
+        Creator::new("raw").size(1 << 63),
+    ] {
+        assert!(creator.create(&path).is_err(), "{creator:?}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious", "{creator:?}");
+    }
+    assert!(failing().size(512).option("fail", "on").create(&path).is_err());
+    assert_eq!(std::fs::read(&path).unwrap(), b"");
+
+    std::fs::write(&path, b"precious").unwrap();
+    Creator::new("raw").size(0).create(&path).unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), b"");
+}
+
+#[test]
+fn an_image_in_use_is_not_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("disk");
+    Creator::new("raw").size(4096).create(&path).unwrap();
+    let user = Opener::new().format("raw").open(&path).unwrap();
+    assert!(Creator::new("raw").size(512).create(&path).is_err());
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 4096);
+    drop(user);
+    Creator::new("raw").size(512).create(&path).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 512);
+}
+
+#[test]
+fn mistakes_are_told_in_the_words_of_qemu_img() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("disk");
+    std::fs::write(dir.path().join("base"), [0; 3000]).unwrap();
+    let base = || failing().option("backing_file", "base");
+    for (creator, expected) in [
+        (Creator::new("nope").size(1), "Unknown file format 'nope'"),
+        (Creator::new("raw"), "Image creation needs a size parameter"),
+        (Creator::new("raw").size(1).option("bla", "x"), "Invalid parameter 'bla'"),
+        (
+            Creator::new("raw").size(1).option("size", "2M"),
+            "The image size must be specified only once",
+        ),
+        (
+            Creator::new("raw").size(1).backing("base", "raw"),
+            "Backing file not supported for file format 'raw'",
+        ),
+        (base(), "Backing file specified without backing format\nDetected format of raw."),
+        (base().size(1).open_backing(false), "Backing file specified without backing format"),
+        (
+            failing().size(1).option("backing_fmt", "raw"),
+            "Backing format cannot be used without backing file",
+        ),
+        (base().option("backing_fmt", "nope"), "Unknown driver 'nope'"),
+        (failing().backing("", "raw"), "Expected backing file name, got empty string"),
+        (
+            failing().backing("disk", "raw").open_backing(false),
+            "could not open backing file 'disk'",
+        ),
+        (
+            failing().backing("base", "raw").open_backing(false),
+            "Image creation needs a size parameter",
+        ),
+    ] {
+        if expected.starts_with("could not open") {
+            // Its own backing file: it has to be there to be the same.
+            std::fs::write(&path, b"").unwrap();
+            let text = reason(creator.create(&path));
+            assert!(text.ends_with("the same filename as the backing file"), "{text}");
+            std::fs::remove_file(&path).unwrap();
+            continue;
+        }
+        assert_eq!(reason(creator.create(&path)), expected);
+    }
+    assert!(!path.exists());
+}
+
+#[test]
+fn the_size_comes_from_the_backing_image() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("disk");
+    std::fs::write(dir.path().join("base"), [0; 3000]).unwrap();
+    let plan = failing().backing("base", "raw").create(&path).unwrap();
+    assert_eq!(plan.size_bytes, 3072);
+    assert_eq!(std::fs::read(&path).unwrap(), 3072_u64.to_be_bytes());
+    let plan = failing().backing("base", "raw").size(512).create(&path).unwrap();
+    assert_eq!(plan.size_bytes, 512);
+
+    let missing = failing().backing("missing", "raw").size(512);
+    let error = missing.create(&path).unwrap_err();
+    assert!(full(&error).contains("could not open backing file 'missing': open"), "{error:?}");
+    missing.open_backing(false).create(&path).unwrap();
+}
+
+#[test]
+fn planning_writes_nothing() {
+    let plan = Creator::new("raw").option("size", "1.5M").plan(Path::new("/nonexistent/x"));
+    assert_eq!(plan.unwrap().size_bytes, 3 << 19);
+}
