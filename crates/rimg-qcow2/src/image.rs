@@ -65,6 +65,8 @@ pub(crate) struct State {
     /// Who uses which cluster, when the image is open for writing.
     pub(crate) allocator: Option<Allocator>,
     pub(crate) writers: Writers,
+    /// Where the last new data cluster ends: no file is shorter than its clusters.
+    pub(crate) data_end: u64,
     /// Nobody minds losing the whole image before the next flush: see
     /// [`ImageWrite::relax_until_flush`].
     pub(crate) relaxed: bool,
@@ -80,6 +82,7 @@ impl State {
             l2,
             allocator,
             writers: Writers::default(),
+            data_end: 0,
             relaxed: false,
         }
     }
