@@ -54,11 +54,26 @@ impl Decoder {
         encoded: &[u8],
         cluster: &mut [u8],
     ) -> Result<(), DecodeError> {
+        self.decode_measured(codec, encoded, cluster).map(|_len| ())
+    }
+
+    /// As [`decode`](Self::decode), and says how many bytes of `encoded` the stream takes up:
+    /// `None` for one that goes on after `cluster` is full.
+    ///
+    /// # Errors
+    ///
+    /// As for [`decode`](Self::decode).
+    pub fn decode_measured(
+        &mut self,
+        codec: Codec,
+        encoded: &[u8],
+        cluster: &mut [u8],
+    ) -> Result<Option<usize>, DecodeError> {
         match codec {
             Codec::Deflate => self.deflate.decode(codec, encoded, cluster),
             Codec::Zlib => self.zlib.decode(codec, encoded, cluster),
             #[cfg(feature = "zstd")]
-            Codec::Zstd => self.zstd.decode(encoded, cluster),
+            Codec::Zstd => self.zstd.decode(encoded, cluster).map(Some),
             _ => Err(CodecUnavailable(codec).into()),
         }
     }

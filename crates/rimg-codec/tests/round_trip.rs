@@ -39,7 +39,8 @@ fn round_trip(codec: Codec, level: Level, cluster: &[u8]) {
             assert_eq!(out.len(), len + 6);
             out.extend_from_slice(&[0xff; 700]);
             let mut decoded = vec![0xee; cluster.len()];
-            Decoder::new().decode(codec, &out[6..], &mut decoded).unwrap();
+            let measured = Decoder::new().decode_measured(codec, &out[6..], &mut decoded).unwrap();
+            assert_eq!(measured, Some(len), "{codec} {level:?}");
             assert!(decoded == cluster, "{codec} {level:?} differs");
         }
     }

@@ -36,3 +36,10 @@ fn custom_gate() {
     assert!(out.contains("2 layers, the lowest is raw"), "{out}");
     assert!(out.contains("refused: backing file '/etc/shadow'"), "{out}");
 }
+
+#[test]
+fn convert_with_progress() {
+    let out = run("convert_with_progress");
+    assert!(out.contains("100 % of 67108864 bytes"), "{out}");
+    assert!(out.contains("in its middle: [7, 7, 0, 0]"), "{out}");
+}

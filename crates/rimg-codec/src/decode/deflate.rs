@@ -24,7 +24,7 @@ impl Inflater {
         codec: Codec,
         encoded: &[u8],
         cluster: &mut [u8],
-    ) -> Result<(), DecodeError> {
+    ) -> Result<Option<usize>, DecodeError> {
         // A stream that was cut off at a full cluster is not to be carried on with.
         self.inner.reset();
         let progress = self.inner.decompress(encoded, cluster, true).map_err(|e| match e {
@@ -33,8 +33,10 @@ impl Inflater {
             _ => DecodeError::Damaged(codec),
         })?;
         let decoded = progress.output.len();
+        // Only where the stream ended does `consumed` stop at its end.
+        let encoded_len = progress.done.then_some(progress.consumed);
         if decoded == cluster.len() {
-            Ok(())
+            Ok(encoded_len)
         } else {
             Err(DecodeError::Short { codec, decoded, cluster: cluster.len() })
         }

@@ -18,7 +18,12 @@ impl ZstdDecoder {
         Self { inner: FrameDecoder::new() }
     }
 
-    pub(super) fn decode(&mut self, encoded: &[u8], cluster: &mut [u8]) -> Result<(), DecodeError> {
+    /// Returns how many bytes the frames take up.
+    pub(super) fn decode(
+        &mut self,
+        encoded: &[u8],
+        cluster: &mut [u8],
+    ) -> Result<usize, DecodeError> {
         let cluster_len = cluster.len();
         let mut frames = encoded;
         let mut empty = cluster;
@@ -41,7 +46,7 @@ impl ZstdDecoder {
             frames = rest;
             empty = empty.get_mut(written..).unwrap_or_default();
         }
-        Ok(())
+        Ok(encoded.len().saturating_sub(frames.len()))
     }
 }
 

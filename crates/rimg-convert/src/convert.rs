@@ -1,0 +1,273 @@
+//! Copying images into another one.
+
+use crate::crew;
+use crate::error::ConvertError;
+use crate::offload::Offload;
+use crate::options::{ConvertOptions, threads};
+use crate::place::Target;
+use crate::plan::{Geometry, Planner};
+use crate::progress::{Meter, Observer};
+use crate::rate::Rate;
+use crate::recode::Coding;
+use crate::reorder::Window;
+use crate::source::{SECTOR_BYTES, Source};
+use crate::stop::{Cancelled, Stop, lock};
+use crate::unit::{UNIT_BYTES, Unit};
+use crate::worker::{Task, Worker};
+use rimg_core::num::to_u64;
+use rimg_core::{BlockImage, ImageWrite};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, PoisonError};
+
+/// The largest zero run that can be asked for, in bytes: qemu-img's bound.
+const MAX_SPARSE_BYTES: u32 = 16 << 20;
+
+/// What a conversion did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ConvertSummary {
+    /// The guest bytes of all sources.
+    pub guest_bytes: u64,
+    /// Encoded clusters that went into the target without being encoded again.
+    pub passed_clusters: u64,
+    /// Sectors that could not be read and became zeroes.
+    pub lost_sectors: u64,
+}
+
+/// Copies `sources`, one behind the other, to the start of `target` and flushes it.
+///
+/// Each source counts in whole sectors of 512 bytes, but for the last where the target ends with
+/// it. What the target holds behind the sources stays as it is.
+///
+/// A `cancel` that turns true ends the work within about one unit of work. After an error the
+/// target is incomplete: see [`TargetGuard`](crate::TargetGuard).
+///
+/// # Errors
+/// [`ConvertError`]; no thread is left behind.
+pub fn convert(
+    sources: &[&dyn BlockImage],
+    target: &dyn BlockImage,
+    options: &ConvertOptions,
+    observer: &dyn Observer,
+    cancel: &AtomicBool,
+) -> Result<ConvertSummary, ConvertError> {
+    let writer = target.writer().ok_or(ConvertError::ReadOnly)?;
+    let source = Source::new(sources);
+    check_sizes(&source, target)?;
+    check_options(options)?;
+    let coding = coding(target, options)?;
+    let compressor = target.compressor().filter(|_| coding.is_some());
+    let copy_offload = options.copy_offload && coding.is_none() && !writer.places_in_order();
+    let task = Task {
+        source: &source,
+        geometry: geometry(target, writer, coding, options),
+        detect: options.sparse_bytes != 0 && !options.copy_offload,
+        salvage: options.salvage,
+        offload: if copy_offload { Offload::new(target) } else { None },
+        coding,
+    };
+    if options.target_is_new {
+        writer.relax_until_flush();
+    }
+    let target = Target { writer, compressor, rate: Rate::new(options.bytes_per_second) };
+    let engine = Engine::new(&task, target, options, observer, cancel);
+    engine.run(threads(options.threads))
+}
+
+/// What all threads share.
+struct Engine<'a> {
+    task: &'a Task<'a>,
+    target: Target<'a>,
+    planner: Mutex<Planner<'a>>,
+    window: Window<'a>,
+    meter: Meter<'a>,
+    observer: &'a dyn Observer,
+    stop: Stop<'a, ConvertError>,
+    summary: Mutex<ConvertSummary>,
+}
+
+impl<'a> Engine<'a> {
+    fn new(
+        task: &'a Task<'a>,
+        target: Target<'a>,
+        options: &ConvertOptions,
+        observer: &'a dyn Observer,
+        cancel: &'a AtomicBool,
+    ) -> Self {
+        let size = task.source.size_bytes();
+        let shared_from = options.backing.map(|backing| backing.layers_above);
+        let planner = Planner::new(task.source.walk(shared_from), size, task.geometry);
+        let threads = threads(options.threads);
+        // Warnings come in order as well.
+        let ordered = target.writer.places_in_order() || options.salvage;
+        let units = match options.units_in_flight {
+            Some(units) => units.get(),
+            None if ordered => threads.saturating_mul(2).saturating_add(1),
+            None => threads,
+        };
+        Self {
+            task,
+            target,
+            planner: Mutex::new(planner),
+            window: Window::new(ordered, units),
+            meter: Meter::new(observer, size),
+            observer,
+            stop: Stop::new(cancel),
+            summary: Mutex::new(ConvertSummary { guest_bytes: size, ..ConvertSummary::default() }),
+        }
+    }
+
+    fn run(self, threads: usize) -> Result<ConvertSummary, ConvertError> {
+        crew::run(threads, &|hire| self.work(hire));
+        match self.stop.into_outcome() {
+            Err(Cancelled) => return Err(ConvertError::Cancelled),
+            Ok(Some(error)) => return Err(error),
+            Ok(None) => {}
+        }
+        self.target
+            .writer
+            .flush()
+            .map_err(|source| ConvertError::Target { doing: "flushing", source })?;
+        self.meter.finish();
+        Ok(self.summary.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What one thread does.
+    fn work(&self, hire: &dyn Fn()) {
+        let _alarm = Alarm(self);
+        let mut worker = Worker::new(self.task);
+        while let Some(mut unit) = self.window.acquire(&self.stop) {
+            if !self.plan(&mut unit, hire) {
+                self.window.release(unit);
+                return;
+            }
+            if let Err(error) = worker.process(&mut unit) {
+                self.stop.fail(unit.seq, error);
+                return;
+            }
+            self.window.complete(unit, |unit| self.place(unit));
+        }
+    }
+
+    /// Draws the next unit; `false` when there is none.
+    fn plan(&self, unit: &mut Unit<'a>, hire: &dyn Fn()) -> bool {
+        let mut planner = lock(&self.planner);
+        if planner.is_finished() || self.stop.is_requested() {
+            return false;
+        }
+        let seq = planner.next_seq();
+        if let Err(error) = planner.fill(unit) {
+            self.stop.fail(seq, error);
+            return false;
+        }
+        if !planner.is_finished() {
+            drop(planner);
+            hire();
+        }
+        true
+    }
+
+    fn place(&self, unit: &Unit<'a>) {
+        // After a failure only what comes before it may still be placed.
+        if self.stop.is_cancelled() || self.stop.failed_before(unit.seq) {
+            return;
+        }
+        for warning in &unit.warnings {
+            self.observer.warning(warning);
+        }
+        if let Err(error) = self.target.place(unit, &self.stop) {
+            self.stop.fail(unit.seq, error);
+            return;
+        }
+        if unit.passed != 0 || !unit.warnings.is_empty() {
+            let mut summary = lock(&self.summary);
+            summary.passed_clusters += unit.passed;
+            summary.lost_sectors += to_u64(unit.warnings.len());
+        }
+        self.meter.add(unit.range.end.saturating_sub(unit.range.start));
+    }
+}
+
+/// Wakes the others when a thread ends, even by a panic.
+struct Alarm<'e, 'a>(&'e Engine<'a>);
+
+impl Drop for Alarm<'_, '_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stop.halt();
+        }
+        self.0.window.wake();
+    }
+}
+
+fn check_sizes(source: &Source<'_>, target: &dyn BlockImage) -> Result<(), ConvertError> {
+    let needed = source.size_bytes();
+    let size = target.size_bytes();
+    if needed > size { Err(ConvertError::TargetTooSmall { needed, size }) } else { Ok(()) }
+}
+
+fn check_options(options: &ConvertOptions) -> Result<(), ConvertError> {
+    if options.sparse_bytes > MAX_SPARSE_BYTES
+        || !u64::from(options.sparse_bytes).is_multiple_of(SECTOR_BYTES)
+    {
+        return Err(ConvertError::Options(
+            "Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up \
+             to 16777216. Select 0 to disable sparse detection (fully allocates output).",
+        ));
+    }
+    if options.copy_offload && options.compress {
+        return Err(ConvertError::Options("Cannot enable copy offloading when -c is used"));
+    }
+    if options.copy_offload && options.salvage {
+        return Err(ConvertError::Options("Cannot use copy offloading in salvaging mode"));
+    }
+    Ok(())
+}
+
+fn coding(
+    target: &dyn BlockImage,
+    options: &ConvertOptions,
+) -> Result<Option<Coding>, ConvertError> {
+    if !options.compress {
+        return Ok(None);
+    }
+    let compressor = target.compressor().ok_or(ConvertError::NoCompression)?;
+    Coding::of(compressor, target.size_bytes())
+        .map(Some)
+        .map_err(|source| ConvertError::Target { doing: "encoding for", source })
+}
+
+/// How the target is to be written, from what it is and what was asked for.
+fn geometry(
+    target: &dyn BlockImage,
+    writer: &dyn ImageWrite,
+    coding: Option<Coding>,
+    options: &ConvertOptions,
+) -> Geometry {
+    let zero_from = if options.target_is_zero {
+        0
+    } else if options.target_is_new && writer.is_zero_initialised() {
+        options.backing.map_or(0, |backing| backing.size_bytes)
+    } else {
+        u64::MAX
+    };
+    let sparse = u64::from(options.sparse_bytes).clamp(SECTOR_BYTES, to_u64(UNIT_BYTES));
+    let cluster = match coding {
+        Some(coding) => Some(to_u64(coding.cluster_bytes)),
+        // Zeroes in parts of a cluster cost more than they save, where they have to be written.
+        None if zero_from != 0 => target.info().ok().and_then(|info| info.cluster_bytes),
+        None => None,
+    };
+    let granule = match cluster {
+        Some(cluster) if cluster != 0 => sparse.next_multiple_of(cluster),
+        _ => sparse,
+    };
+    let unit_bytes = to_u64(UNIT_BYTES).max(granule);
+    let unit_bytes = unit_bytes - unit_bytes % granule;
+    Geometry {
+        granule,
+        unit_bytes: usize::try_from(unit_bytes).unwrap_or(UNIT_BYTES),
+        skip_known: options.sparse_bytes != 0 || options.copy_offload,
+        zero_from,
+    }
+}
