@@ -10,12 +10,13 @@ use crate::message::{INTERRUPTED, Stop, chain, describe};
 use crate::output::progress::Progress;
 use crate::program::Run;
 use args::{Args, SnapshotName, Task};
-use rimg::{BlockImage, SnapshotSelector};
+use rimg::{BlockImage, Layer, SnapshotSelector};
 use rimg_convert::{ConvertError, ConvertOptions, TargetBacking, TargetGuard, convert};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 pub(super) const COMMAND: Command = Command {
     help: CommandHelp {
@@ -121,8 +122,8 @@ fn copy(
             return Err(Trouble::NotBegun(Stop::failed(message)));
         }
         if !args.no_create || args.backing.is_some() {
-            options.backing =
-                Some(TargetBacking { layers_above: 1, size_bytes: below.size_bytes() });
+            let layers_above = sources.layers_above(target);
+            options.backing = Some(TargetBacking { layers_above, size_bytes: below.size_bytes() });
         }
     }
     let sources = sources.images();
@@ -199,11 +200,19 @@ impl Sources {
 
     /// Whether one of them lies in the file `path`.
     fn include(&self, path: &OsStr) -> bool {
-        let Ok(file) = fs::metadata(path) else { return false };
+        let Some(file) = identity(path.as_ref()) else { return false };
         let layers = self.opened.iter().flat_map(|opened| opened.image.layers());
-        layers.filter_map(|layer| fs::metadata(layer.path.as_ref()?).ok()).any(|source| {
-            source.is_file() && (source.dev(), source.ino()) == (file.dev(), file.ino())
-        })
+        layers.filter_map(|layer| identity(layer.path.as_ref()?)).any(|source| source == file)
+    }
+
+    /// How many layers of the source lie above the target's backing image: one, if nothing else
+    /// is known, since the user says that the two belong together.
+    fn layers_above(&self, target: &Opened) -> usize {
+        let path = |layer: &Layer| identity(layer.path.as_ref()?);
+        let backing = target.image.layers().get(1).and_then(path);
+        let ([source], Some(backing)) = (self.opened.as_slice(), backing) else { return 1 };
+        let mut layers = source.image.layers().iter().map(path);
+        layers.position(|layer| layer == Some(backing)).map_or(1, |index| index.max(1))
     }
 
     fn refuse_bitmaps(&self) -> Stop {
@@ -214,6 +223,12 @@ impl Sources {
             "--bitmaps is not supported yet"
         })
     }
+}
+
+/// Tells regular files apart, whatever they are called.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 fn load_snapshot(opened: &[Opened], wanted: &SnapshotName) -> Result<Box<dyn BlockImage>, Stop> {
