@@ -32,7 +32,8 @@ pub struct Encoder {
 
 #[derive(Debug)]
 enum Backend {
-    Deflate(deflate::Deflater),
+    Deflate(deflate::Deflater<{ deflate::QCOW2_WINDOW }>),
+    Zlib(deflate::Deflater<{ deflate::ZLIB_WINDOW }>),
     #[cfg(feature = "zstd")]
     Zstd(Box<zstd::ZstdEncoder>),
 }
@@ -45,8 +46,8 @@ impl Encoder {
     /// [`CodecUnavailable`] when the build lacks the codec.
     pub fn new(codec: Codec, level: Level) -> Result<Self, CodecUnavailable> {
         let backend = match codec {
-            Codec::Deflate => Backend::Deflate(deflate::Deflater::new(false, level)),
-            Codec::Zlib => Backend::Deflate(deflate::Deflater::new(true, level)),
+            Codec::Deflate => Backend::Deflate(deflate::Deflater::new(level)),
+            Codec::Zlib => Backend::Zlib(deflate::Deflater::new(level)),
             #[cfg(feature = "zstd")]
             Codec::Zstd => Backend::Zstd(Box::new(zstd::ZstdEncoder::new(level))),
             _ => return Err(CodecUnavailable(codec)),
@@ -64,7 +65,8 @@ impl Encoder {
     /// cluster.
     pub fn encode(&mut self, cluster: &[u8], out: &mut Vec<u8>) -> Option<usize> {
         match &mut self.backend {
-            Backend::Deflate(deflater) => deflater.encode(cluster, out),
+            Backend::Deflate(deflater) => deflater.encode_raw(cluster, out),
+            Backend::Zlib(deflater) => deflater.encode_zlib(cluster, out),
             #[cfg(feature = "zstd")]
             Backend::Zstd(encoder) => encoder.encode(cluster, out),
         }
