@@ -8,6 +8,7 @@ mod bits;
 mod block;
 mod huffman;
 mod matches;
+mod num;
 mod parse;
 mod symbols;
 
@@ -27,13 +28,13 @@ const ZLIB_HEADER: [u8; 2] = [0x78, 0x9c];
 
 /// Encodes clusters with matches at most `WINDOW` bytes away, a power of two.
 #[derive(Debug)]
-pub(super) struct Deflater<const WINDOW: usize> {
-    parser: Parser<WINDOW>,
+pub(super) struct Deflater<const WINDOW: usize, const BUCKETS: usize> {
+    parser: Parser<WINDOW, BUCKETS>,
     block: Block,
     stream: Vec<u8>,
 }
 
-impl<const WINDOW: usize> Deflater<WINDOW> {
+impl<const WINDOW: usize, const BUCKETS: usize> Deflater<WINDOW, BUCKETS> {
     pub(super) fn new(level: Level) -> Self {
         Self { parser: Parser::new(level), block: Block::new(), stream: Vec::new() }
     }

@@ -1,5 +1,7 @@
 //! Bits into bytes, least significant first (RFC 1951 section 3.1.1).
 
+use super::num::{index, wide};
+
 /// Room behind the longest stream, so that eight bytes can be stored at once.
 const SLACK: usize = 16;
 
@@ -25,8 +27,8 @@ impl<'b> BitWriter<'b> {
 
     /// Whether `bits` more end within the longest stream allowed.
     pub(super) fn has_room(&self, bits: u64) -> bool {
-        let used = self.len as u64 * 8 + u64::from(self.pending_len);
-        used + bits <= self.max_len as u64 * 8
+        let used = wide(self.len) * 8 + u64::from(self.pending_len);
+        used + bits <= wide(self.max_len) * 8
     }
 
     /// Bits to the next byte boundary, after `ahead` more bits.
@@ -49,7 +51,7 @@ impl<'b> BitWriter<'b> {
         if let Some(room) = self.bytes.get_mut(self.len..).and_then(<[u8]>::first_chunk_mut) {
             *room = self.pending.to_le_bytes();
             let whole = self.pending_len & !7;
-            self.len = self.len.wrapping_add((whole >> 3) as usize);
+            self.len = self.len.wrapping_add(index(whole >> 3));
             self.pending = self.pending.checked_shr(whole).unwrap_or(0);
             self.pending_len &= 7;
         } else {

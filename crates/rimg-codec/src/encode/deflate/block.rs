@@ -3,6 +3,7 @@
 use super::bits::BitWriter;
 use super::huffman::{Code, MAX_BITS};
 use super::matches::Match;
+use super::num::{index, low16, narrow, small, wide};
 use super::symbols::*;
 
 /// Literals that follow each other, and the match behind them.
@@ -17,62 +18,55 @@ struct Sequence {
 #[derive(Debug)]
 pub(super) struct Block {
     sequences: Vec<Sequence>,
-    /// Literals since the last match.
-    literals: u32,
-    symbols: usize,
     literal_counts: [u32; LITERALS_AND_LENGTHS],
     distance_counts: [u32; DISTANCES],
     literal_code: Code<LITERALS_AND_LENGTHS>,
     distance_code: Code<DISTANCES>,
-    max_symbols: usize,
 }
 
 impl Block {
     pub(super) fn new() -> Self {
         Self {
             sequences: Vec::new(),
-            literals: 0,
-            symbols: 0,
             literal_counts: [0; LITERALS_AND_LENGTHS],
             distance_counts: [0; DISTANCES],
             literal_code: Code::new(),
             distance_code: Code::new(),
-            max_symbols: std::env::var("SYMS").ok().and_then(|v| v.parse().ok()).unwrap_or(10000),
         }
     }
 
     pub(super) fn clear(&mut self) {
         self.sequences.clear();
-        self.literals = 0;
-        self.symbols = 0;
         self.literal_counts.fill(0);
         self.distance_counts.fill(0);
     }
 
+    /// Adds as many literals and a match.
     #[inline(always)]
-    pub(super) fn is_full(&self, _len: usize) -> bool {
-        self.symbols >= self.max_symbols
-    }
-
-    #[inline(always)]
-    pub(super) fn add_literal(&mut self, byte: u8) {
-        self.literal_counts[usize::from(byte)] += 1;
-        self.literals += 1;
-        self.symbols += 1;
-    }
-
-    #[inline(always)]
-    pub(super) fn add_match(&mut self, found: Match) {
+    pub(super) fn add_match(&mut self, literals: usize, found: Match) {
         let slot = LENGTH_SLOTS[(found.length - MIN_LENGTH) & 255];
         self.literal_counts[FIRST_LENGTH + usize::from(slot)] += 1;
-        self.distance_counts[distance_symbol(found.distance as u32)] += 1;
+        self.distance_counts[distance_symbol(narrow(found.distance))] += 1;
         self.sequences.push(Sequence {
-            literals: self.literals,
-            length: found.length as u16,
-            distance: found.distance as u16,
+            literals: narrow(literals),
+            length: low16(found.length),
+            distance: low16(found.distance),
         });
-        self.literals = 0;
-        self.symbols += 1;
+    }
+
+    /// Counts the literals, which are what of `bytes` no match covers.
+    fn count_literals(&mut self, bytes: &[u8]) {
+        let mut rest = bytes;
+        for sequence in &self.sequences {
+            let (run, tail) = rest.split_at(index(sequence.literals));
+            for &byte in run {
+                self.literal_counts[usize::from(byte)] += 1;
+            }
+            rest = &tail[usize::from(sequence.length)..];
+        }
+        for &byte in rest {
+            self.literal_counts[usize::from(byte)] += 1;
+        }
     }
 
     /// Writes the block, which stands for `bytes`, in the way that is shortest. `None` when even
@@ -83,19 +77,21 @@ impl Block {
         last: bool,
         writer: &mut BitWriter<'_>,
     ) -> Option<()> {
+        self.count_literals(bytes);
         self.literal_counts[END_OF_BLOCK] = 1;
         self.literal_code.build(&self.literal_counts, MAX_BITS);
         self.distance_code.build(&self.distance_counts, MAX_BITS);
         let header = CodeHeader::new(&self.literal_code, &self.distance_code);
 
         let extra = self.extra_bits();
-        let dynamic_bits = 3 + header.bits()
+        let dynamic_bits = 3
+            + header.bits()
             + self.literal_code.cost(&self.literal_counts)
             + self.distance_code.cost(&self.distance_counts)
             + extra;
         let fixed_bits = 3 + self.fixed_bits() + extra;
-        let pieces = bytes.len().div_ceil(MAX_STORED) as u64;
-        let stored_bits = pieces * (3 + 32 + 7) + bytes.len() as u64 * 8;
+        let pieces = wide(bytes.len().div_ceil(MAX_STORED));
+        let stored_bits = pieces * (3 + 32 + 7) + wide(bytes.len()) * 8;
 
         if !writer.has_room(dynamic_bits.min(fixed_bits).min(stored_bits)) {
             return None;
@@ -156,13 +152,13 @@ impl Block {
             let slot = usize::from(LENGTH_SLOTS[length]);
             let symbol = FIRST_LENGTH + slot;
             let code_len = u32::from(self.literal_code.lengths[symbol]);
-            let extra = (length - usize::from(LENGTH_BASES[slot])) as u32;
+            let extra = narrow(length - usize::from(LENGTH_BASES[slot]));
             (u32::from(self.literal_code.bits[symbol]) | extra << code_len)
                 | (code_len + length_extra_bits(slot)) << COUNT_SHIFT
         });
         let mut rest = bytes;
         for sequence in &self.sequences {
-            let (run, tail) = rest.split_at(sequence.literals as usize);
+            let (run, tail) = rest.split_at(index(sequence.literals));
             write_literals(run, &literals, writer);
             rest = &tail[usize::from(sequence.length)..];
 
@@ -179,10 +175,8 @@ impl Block {
         }
         write_literals(rest, &literals, writer);
         let end = END_OF_BLOCK;
-        writer.add(
-            u64::from(self.literal_code.bits[end]),
-            u32::from(self.literal_code.lengths[end]),
-        );
+        writer
+            .add(u64::from(self.literal_code.bits[end]), u32::from(self.literal_code.lengths[end]));
         writer.flush();
     }
 }
@@ -225,7 +219,7 @@ fn write_stored(bytes: &[u8], last: bool, writer: &mut BitWriter<'_>) {
         let padding = writer.padding(0);
         writer.add(0, padding);
         writer.flush();
-        let len = piece.len() as u16;
+        let len = low16(piece.len());
         writer.add(u64::from(len), 16);
         writer.add(u64::from(!len), 16);
         writer.add_bytes(piece);
@@ -292,11 +286,11 @@ impl CodeHeader {
             if value == 0 {
                 while left >= 11 {
                     let times = left.min(138);
-                    self.add(18, (times - 11) as u8);
+                    self.add(18, small(times - 11));
                     left -= times;
                 }
                 if left >= 3 {
-                    self.add(17, (left - 3) as u8);
+                    self.add(17, small(left - 3));
                     left = 0;
                 }
             } else if left >= 4 {
@@ -304,7 +298,7 @@ impl CodeHeader {
                 left -= 1;
                 while left >= 3 {
                     let times = left.min(6);
-                    self.add(16, (times - 3) as u8);
+                    self.add(16, small(times - 3));
                     left -= times;
                 }
             }
@@ -322,13 +316,13 @@ impl CodeHeader {
 
     fn bits(&self) -> u64 {
         let extra = self.counts[16] * 2 + self.counts[17] * 3 + self.counts[18] * 7;
-        5 + 5 + 4 + 3 * self.code_lengths as u64 + self.code.cost(&self.counts) + u64::from(extra)
+        5 + 5 + 4 + 3 * wide(self.code_lengths) + self.code.cost(&self.counts) + u64::from(extra)
     }
 
     fn write(&self, writer: &mut BitWriter<'_>) {
-        writer.add((self.literals - FIRST_LENGTH) as u64, 5);
-        writer.add((self.distances - 1) as u64, 5);
-        writer.add((self.code_lengths - 4) as u64, 4);
+        writer.add(wide(self.literals - FIRST_LENGTH), 5);
+        writer.add(wide(self.distances - 1), 5);
+        writer.add(wide(self.code_lengths - 4), 4);
         for &symbol in &CODE_LENGTH_ORDER[..self.code_lengths] {
             writer.flush();
             writer.add(u64::from(self.code.lengths[symbol]), 3);

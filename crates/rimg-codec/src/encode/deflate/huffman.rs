@@ -1,5 +1,7 @@
 //! Prefix codes of limited length (RFC 1951 section 3.2.2).
 
+use super::num::{index, low16, narrow, small};
+
 /// Longest code of a literal, length or distance.
 pub(super) const MAX_BITS: usize = 15;
 
@@ -27,13 +29,13 @@ impl<const SYMBOLS: usize> Code<SYMBOLS> {
         for (symbol, &count) in counts.iter().enumerate() {
             if count != 0 {
                 // Sorts by count, then by symbol. Clusters are far too short for 23 bits.
-                used[used_len] = count << SYMBOL_BITS | symbol as u32;
+                used[used_len] = count << SYMBOL_BITS | narrow(symbol);
                 used_len += 1;
             }
         }
         let used = &mut used[..used_len];
         if used.len() < 2 {
-            let only = used.first().map_or(0, |&key| key & SYMBOL_MASK) as usize;
+            let only = index(used.first().map_or(0, |&key| key & SYMBOL_MASK));
             self.lengths[only] = 1;
             self.lengths[usize::from(only == 0)] = 1;
         } else {
@@ -42,8 +44,8 @@ impl<const SYMBOLS: usize> Code<SYMBOLS> {
             limit(&mut per_length, max_bits);
             let mut rarest_first = used.iter();
             for length in (1..=max_bits).rev() {
-                for &key in rarest_first.by_ref().take(per_length[length] as usize) {
-                    self.lengths[(key & SYMBOL_MASK) as usize] = length as u8;
+                for &key in rarest_first.by_ref().take(index(per_length[length])) {
+                    self.lengths[index(key & SYMBOL_MASK)] = small(length);
                 }
             }
         }
@@ -97,15 +99,15 @@ fn code_lengths(keys: &[u32]) -> [u32; MAX_DEPTH] {
     for made in 0..leaves - 1 {
         let mut weight = 0;
         for _ in 0..2 {
-            let leaf_is_lighter = leaf < leaves
-                && (inner == made || keys[leaf] >> SYMBOL_BITS <= weights[inner]);
+            let leaf_is_lighter =
+                leaf < leaves && (inner == made || keys[leaf] >> SYMBOL_BITS <= weights[inner]);
             if leaf_is_lighter {
                 weight += keys[leaf] >> SYMBOL_BITS;
-                leaf_parents[leaf] = made as u16;
+                leaf_parents[leaf] = low16(made);
                 leaf += 1;
             } else {
                 weight += weights[inner];
-                parents[inner] = made as u16;
+                parents[inner] = low16(made);
                 inner += 1;
             }
         }
@@ -133,7 +135,8 @@ fn limit(per_length: &mut [u32; MAX_DEPTH], max_bits: usize) {
     per_length[max_bits] += too_long;
     // In units of the longest code, a complete code takes up exactly `whole`.
     let whole = 1_u32 << max_bits;
-    let mut taken: u32 = (1..=max_bits).map(|length| per_length[length] << (max_bits - length)).sum();
+    let mut taken: u32 =
+        (1..=max_bits).map(|length| per_length[length] << (max_bits - length)).sum();
     while taken > whole {
         // One code of the longest becomes the twin of a shorter one, which grows by a bit.
         let shorter = (1..max_bits).rev().find(|&length| per_length[length] != 0);

@@ -2,27 +2,34 @@
 
 use super::super::Level;
 use super::block::Block;
-use super::matches::{Effort, LOOKAHEAD, Matches};
+use super::matches::{LOOKAHEAD, Matches};
 use super::symbols::MIN_LENGTH;
+
+/// Bytes of a block.
+///
+/// A block with codes of its own costs about 80 bytes, and gains from being of one kind of data.
+const BLOCK_LEN: usize = 32 << 10;
+
+/// log2 of the literals in a row after which steps become one byte longer.
+///
+/// Where nothing matched for long nothing is likely to, and the search would take most time there.
+const PATIENCE: u32 = 6;
 
 /// Chooses matches, and where blocks end.
 #[derive(Debug)]
-pub(super) struct Parser<const WINDOW: usize> {
-    matches: Matches<WINDOW>,
-    effort: Effort,
-    /// Matches as long as this are taken without a look at the next position.
-    lazy: usize,
+pub(super) struct Parser<const WINDOW: usize, const BUCKETS: usize> {
+    matches: Matches<WINDOW, BUCKETS>,
+    /// A match shorter than this is given up when there is a longer one at the next byte.
+    lazy_below: usize,
 }
 
-impl<const WINDOW: usize> Parser<WINDOW> {
+impl<const WINDOW: usize, const BUCKETS: usize> Parser<WINDOW, BUCKETS> {
     pub(super) fn new(level: Level) -> Self {
-        let env = |n: &str, d: usize| std::env::var(n).ok().and_then(|v| v.parse().ok()).unwrap_or(d);
-        let (depth, nice, lazy) = match level {
-            Level::Fast => (4, 16, 0),
-            Level::Default => (env("DEPTH", 8) as u32, env("NICE", 32), env("LAZY", 16)),
-            Level::Best => (256, 258, 258),
+        let lazy_below = match level {
+            Level::Fast => 0,
+            Level::Default => 12,
         };
-        Self { matches: Matches::new(), effort: Effort { depth, nice }, lazy }
+        Self { matches: Matches::new(), lazy_below }
     }
 
     /// Prepares for another cluster.
@@ -34,36 +41,33 @@ impl<const WINDOW: usize> Parser<WINDOW> {
     pub(super) fn parse(&mut self, bytes: &[u8], start: usize, block: &mut Block) -> usize {
         block.clear();
         let search_end = bytes.len().saturating_sub(LOOKAHEAD);
+        let block_end = search_end.min(start + BLOCK_LEN);
         let mut at = start;
-        while at < search_end {
-            if block.is_full(at - start) {
-                return at;
-            }
-            let Some(mut found) = self.matches.longest(bytes, at, MIN_LENGTH - 1, self.effort)
-            else {
-                block.add_literal(bytes[at]);
-                at += 1;
+        let mut literals_start = start;
+        while at < block_end {
+            let mut found = self.matches.longest(bytes, at);
+            if found.length < MIN_LENGTH {
+                at += 1 + ((at - literals_start) >> PATIENCE);
                 continue;
-            };
-            let mut inserted = at + 1;
-            while found.length < self.lazy && inserted < search_end {
-                let effort = Effort { depth: self.effort.depth / 2, ..self.effort };
-                let next = self.matches.longest(bytes, inserted, found.length, effort);
-                inserted += 1;
-                let Some(next) = next else { break };
-                block.add_literal(bytes[at]);
+            }
+            let mut searched_end = at + 1;
+            while found.length < self.lazy_below && searched_end < search_end {
+                let next = self.matches.longest(bytes, searched_end);
+                searched_end += 1;
+                if next.length <= found.length {
+                    break;
+                }
                 at += 1;
                 found = next;
             }
-            block.add_match(found);
+            block.add_match(at - literals_start, found);
             at += found.length;
-            for covered in inserted..at.min(search_end) {
+            literals_start = at;
+            for covered in searched_end..at.min(search_end) {
                 self.matches.insert(bytes, covered);
             }
         }
-        for &byte in &bytes[at..] {
-            block.add_literal(byte);
-        }
-        bytes.len()
+        // The last few bytes are not searched.
+        if at < search_end { at } else { bytes.len() }
     }
 }

@@ -1,5 +1,7 @@
 //! The alphabets (RFC 1951 section 3.2.5).
 
+use super::num::{index, narrow, small};
+
 /// Shortest match.
 pub(super) const MIN_LENGTH: usize = 3;
 /// Longest match.
@@ -22,7 +24,7 @@ pub(super) const LENGTH_BASES: [u8; 29] = length_bases();
 pub(super) const fn length_extra_bits(slot: usize) -> u32 {
     match slot {
         0..=7 | 28 => 0,
-        _ => slot as u32 / 4 - 1,
+        _ => narrow(slot) / 4 - 1,
     }
 }
 
@@ -30,7 +32,7 @@ pub(super) const fn length_extra_bits(slot: usize) -> u32 {
 pub(super) const fn distance_extra_bits(symbol: usize) -> u32 {
     match symbol {
         0..=1 => 0,
-        _ => symbol as u32 / 2 - 1,
+        _ => narrow(symbol) / 2 - 1,
     }
 }
 
@@ -42,10 +44,10 @@ pub(super) const fn distance_extra_bits(symbol: usize) -> u32 {
 pub(super) fn distance_symbol(distance: u32) -> usize {
     let rest = distance.wrapping_sub(1);
     if rest < 2 {
-        return rest as usize;
+        return index(rest);
     }
     let log = 31 - rest.leading_zeros();
-    (2 * log + (rest >> (log - 1) & 1)) as usize
+    index(2 * log + (rest >> (log - 1) & 1))
 }
 
 const fn length_bases() -> [u8; 29] {
@@ -66,10 +68,10 @@ const fn length_slots() -> [u8; 256] {
     let mut slot = 0;
     let mut length = 0;
     while length < 256 {
-        while slot + 1 < 29 && length >= bases[slot + 1] as usize {
+        while slot + 1 < 29 && small(length) >= bases[slot + 1] {
             slot += 1;
         }
-        slots[length] = slot as u8;
+        slots[length] = small(slot);
         length += 1;
     }
     slots
