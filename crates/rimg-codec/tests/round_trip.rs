@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use rimg_codec::{Codec, Decoder, Encoder, Level};
 
 const CODECS: [Codec; 3] = [Codec::Deflate, Codec::Zlib, Codec::Zstd];
-const LEVELS: [Level; 3] = [Level::Fast, Level::Default, Level::Best];
+const LEVELS: [Level; 2] = [Level::Fast, Level::Default];
 
 proptest! {
     #[test]
@@ -30,7 +30,7 @@ fn clusters() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn round_trip(codec: Codec, level: Level, cluster: &[u8]) {
-    let mut encoder = Encoder::new(codec, level).unwrap();
+    let mut encoder = Encoder::new(codec, level).expect("all codecs are built");
     let mut out = b"before".to_vec();
     match encoder.encode(cluster, &mut out) {
         None => assert_eq!(out, b"before"),

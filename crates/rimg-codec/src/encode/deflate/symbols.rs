@@ -1,0 +1,78 @@
+//! The alphabets (RFC 1951 section 3.2.5).
+
+use super::num::{index, narrow, small};
+
+/// Shortest match.
+pub(super) const MIN_LENGTH: usize = 3;
+/// Longest match.
+pub(super) const MAX_LENGTH: usize = 258;
+
+/// Literals, the end of the block and lengths.
+pub(super) const LITERALS_AND_LENGTHS: usize = 286;
+pub(super) const DISTANCES: usize = 30;
+pub(super) const END_OF_BLOCK: usize = 256;
+/// The symbol of the shortest match.
+pub(super) const FIRST_LENGTH: usize = 257;
+
+/// Of each length from [`MIN_LENGTH`]: its symbol less [`FIRST_LENGTH`].
+pub(super) const LENGTH_SLOTS: [u8; 256] = length_slots();
+
+/// Of each length symbol: the shortest length, less [`MIN_LENGTH`].
+pub(super) const LENGTH_BASES: [u8; 29] = length_bases();
+
+/// Extra bits of a length symbol.
+pub(super) const fn length_extra_bits(slot: usize) -> u32 {
+    match slot {
+        0..=7 | 28 => 0,
+        _ => narrow(slot) / 4 - 1,
+    }
+}
+
+/// Extra bits of a distance symbol.
+pub(super) const fn distance_extra_bits(symbol: usize) -> u32 {
+    match symbol {
+        0..=1 => 0,
+        _ => narrow(symbol) / 2 - 1,
+    }
+}
+
+/// The symbol of a distance, which is not 0.
+///
+/// Two symbols share each power of two, so the symbol is twice the logarithm and the bit below
+/// the highest one.
+#[inline(always)]
+pub(super) fn distance_symbol(distance: u32) -> usize {
+    let rest = distance.wrapping_sub(1);
+    if rest < 2 {
+        return index(rest);
+    }
+    let log = 31 - rest.leading_zeros();
+    index(2 * log + (rest >> (log - 1) & 1))
+}
+
+const fn length_bases() -> [u8; 29] {
+    let mut bases = [0; 29];
+    let mut slot = 1;
+    while slot < 28 {
+        bases[slot] = bases[slot - 1] + (1 << length_extra_bits(slot - 1));
+        slot += 1;
+    }
+    // The longest match has a symbol of its own, in the middle of where 27 would reach.
+    bases[28] = 255;
+    bases
+}
+
+const fn length_slots() -> [u8; 256] {
+    let bases = length_bases();
+    let mut slots = [0; 256];
+    let mut slot = 0;
+    let mut length = 0;
+    while length < 256 {
+        while slot + 1 < 29 && small(length) >= bases[slot + 1] {
+            slot += 1;
+        }
+        slots[length] = small(slot);
+        length += 1;
+    }
+    slots
+}
