@@ -147,3 +147,52 @@ fn limit(per_length: &mut [u32; MAX_DEPTH], max_bits: usize) {
         taken -= 1;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_complete_and_within_the_limit() {
+        let mut fibonacci = [0; 30];
+        (fibonacci[0], fibonacci[1]) = (1, 1);
+        for n in 2..fibonacci.len() {
+            fibonacci[n] = fibonacci[n - 1] + fibonacci[n - 2];
+        }
+        let mut two = [0; 30];
+        (two[4], two[29]) = (1, 1000);
+        let mut one = [0; 30];
+        one[29] = 5;
+        for counts in [fibonacci, [1; 30], [0; 30], two, one] {
+            for max_bits in [5, 7, 15] {
+                let mut code = Code::new();
+                code.build(&counts, max_bits);
+                let taken: u32 =
+                    code.lengths.iter().filter(|&&l| l != 0).map(|&l| 1 << (15 - l)).sum();
+                assert_eq!(taken, 1 << 15, "{counts:?} in {max_bits} bits");
+                assert!(code.lengths.iter().all(|&length| usize::from(length) <= max_bits));
+                let coded =
+                    counts.iter().zip(&code.lengths).all(|(&n, &length)| n == 0 || length != 0);
+                assert!(coded);
+            }
+        }
+    }
+
+    #[test]
+    fn frequent_symbols_have_short_codes() {
+        let counts = [50, 3, 20, 1, 9, 9];
+        let mut code = Code::new();
+        code.build(&counts, MAX_BITS);
+        assert_eq!(code.lengths, [1, 5, 2, 5, 4, 3]);
+        assert_eq!(code.cost(&counts), 50 + 15 + 40 + 5 + 36 + 27);
+    }
+
+    #[test]
+    fn canonical_codes_are_those_of_the_rfc() {
+        // The example of section 3.2.2, with the bits in the order in which they are written.
+        let mut code = Code::<8>::new();
+        code.lengths = [3, 3, 3, 3, 3, 2, 4, 4];
+        code.assign();
+        assert_eq!(code.bits, [0b010, 0b110, 0b001, 0b101, 0b011, 0b00, 0b0111, 0b1111]);
+    }
+}

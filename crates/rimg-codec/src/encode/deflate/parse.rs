@@ -10,10 +10,12 @@ use super::symbols::MIN_LENGTH;
 /// A block with codes of its own costs about 80 bytes, and gains from being of one kind of data.
 const BLOCK_LEN: usize = 32 << 10;
 
-/// log2 of the literals in a row after which steps become one byte longer.
+/// log2 of the literals in a row after which a step skips another byte, up to [`MAX_SKIP`].
 ///
-/// Where nothing matched for long nothing is likely to, and the search would take most time there.
-const PATIENCE: u32 = 6;
+/// Where nothing matched for long little is likely to, and searching would take most time there.
+const PATIENCE: u32 = 7;
+/// Most bytes that a step skips. Long matches are still found behind their first bytes.
+const MAX_SKIP: usize = 7;
 
 /// Chooses matches, and where blocks end.
 #[derive(Debug)]
@@ -47,7 +49,7 @@ impl<const WINDOW: usize, const BUCKETS: usize> Parser<WINDOW, BUCKETS> {
         while at < block_end {
             let mut found = self.matches.longest(bytes, at);
             if found.length < MIN_LENGTH {
-                at += 1 + ((at - literals_start) >> PATIENCE);
+                at += 1 + ((at - literals_start) >> PATIENCE).min(MAX_SKIP);
                 continue;
             }
             let mut searched_end = at + 1;

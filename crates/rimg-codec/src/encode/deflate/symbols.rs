@@ -76,3 +76,42 @@ const fn length_slots() -> [u8; 256] {
     }
     slots
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn symbols_are_those_of_the_rfc() {
+        let length_symbol = |length: usize| FIRST_LENGTH + usize::from(LENGTH_SLOTS[length - 3]);
+        for (length, symbol) in [
+            (3, 257),
+            (10, 264),
+            (11, 265),
+            (12, 265),
+            (13, 266),
+            (130, 280),
+            (131, 281),
+            (257, 284),
+            (258, 285),
+        ] {
+            assert_eq!(length_symbol(length), symbol, "length {length}");
+        }
+        for (distance, symbol) in [
+            (1, 0),
+            (2, 1),
+            (3, 2),
+            (4, 3),
+            (5, 4),
+            (6, 4),
+            (7, 5),
+            (4096, 23),
+            (4097, 24),
+            (32768, 29),
+        ] {
+            assert_eq!(distance_symbol(distance), symbol, "distance {distance}");
+        }
+        assert_eq!((length_extra_bits(8), length_extra_bits(27), length_extra_bits(28)), (1, 5, 0));
+        assert_eq!((distance_extra_bits(4), distance_extra_bits(29)), (1, 13));
+    }
+}
