@@ -1,8 +1,7 @@
 //! A large disk with data here and there.
 #![cfg(feature = "qcow2")]
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-use rimg::{BlockImage, ChainExtents, Creator, ExtentKind, Opener};
+use rimg::{ChainExtents, Creator, ExtentKind, Opener};
 use std::time::Instant;
 
 const CLUSTERS: u64 = 500;
