@@ -35,6 +35,8 @@ pub(crate) struct Allocator {
     free_hint: u64,
     /// References that are gone but still counted, by cluster.
     released: HashMap<u64, u64>,
+    /// Released clusters that the file need not keep once they are free.
+    to_discard: BTreeSet<u64>,
     /// No cluster from here on was ever used: the file is shorter.
     virgin_from: u64,
     /// Clusters with tables that were there when the image was opened, sorted. A wrong refcount
@@ -42,6 +44,15 @@ pub(crate) struct Allocator {
     guarded: Vec<u64>,
     /// Where the next compressed cluster goes if it fits.
     pub(crate) compressed_tail: Option<u64>,
+}
+
+/// What becomes of the bytes of a cluster that nobody uses any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Afterwards {
+    /// They stay, for the next user to overwrite.
+    Keep,
+    /// The guest asked for its space back: so does the image.
+    Discard,
 }
 
 /// Clusters that the search found.
@@ -87,6 +98,7 @@ impl Allocator {
             blocks: TableCache::new(g.cluster_bytes(), CACHE_BYTES),
             free_hint: 0,
             released: HashMap::new(),
+            to_discard: BTreeSet::new(),
             virgin_from: g.clusters_for(len),
             guarded: Vec::new(),
             compressed_tail: None,
@@ -224,17 +236,23 @@ impl Allocator {
     }
 
     /// Gives table entry `table_index` a refcount block, on the first free cluster behind `run`
-    /// (which is not taken yet, but will be).
-    pub(crate) fn add_block(&mut self, table_index: u64, run: FreeRun) -> Result<()> {
+    /// (which is not taken yet, but will be). `false` when the refcount table has no entry for the
+    /// cluster of the new block; nothing was changed then.
+    pub(crate) fn add_block(&mut self, table_index: u64, run: FreeRun) -> Result<bool> {
         let bits = self.geometry.refcounts_per_block_bits();
         let place = self.find_from(run.end(), 1)?;
         if self.is_released(place) {
             return Err(Error::Misuse("a released cluster was about to be used again"));
         }
         let described_by = place.first >> bits;
+        if described_by >= num::to_u64(self.table.len()) {
+            return Ok(false);
+        }
         if described_by != table_index && !self.has_block(described_by) {
             // The new block's own cluster needs a block, which describes itself.
-            self.add_block(described_by, place)?;
+            if !self.add_block(described_by, place)? {
+                return Ok(false);
+            }
         }
         let index = num::to_usize(table_index)?;
         let offset = self.geometry.cluster_offset(place.first);
@@ -246,7 +264,8 @@ impl Allocator {
         for slice in 0..slices {
             self.blocks.new_slice(offset.saturating_add(slice * self.blocks.slice_bytes()))?;
         }
-        self.take(place)
+        self.take(place)?;
+        Ok(true)
     }
 
     /// Counts one reference to each cluster of a run that is free and has its refcount blocks.
@@ -280,9 +299,12 @@ impl Allocator {
 
     /// Notes that a reference to each of `clusters` is gone from memory; it is counted until
     /// [`settle`](Self::settle).
-    pub(crate) fn release(&mut self, clusters: Range<u64>) {
+    pub(crate) fn release(&mut self, clusters: Range<u64>, afterwards: Afterwards) {
         self.free_hint = self.free_hint.min(clusters.start);
         for cluster in clusters {
+            if afterwards == Afterwards::Discard {
+                self.to_discard.insert(cluster);
+            }
             let released = self.released.entry(cluster).or_insert(0);
             *released = released.saturating_add(1);
         }
@@ -292,8 +314,9 @@ impl Allocator {
         !self.released.is_empty()
     }
 
-    /// Stops counting released references, once nothing on disk holds them.
-    pub(crate) fn settle(&mut self) -> Result<()> {
+    /// Stops counting released references, once nothing on disk holds them. Returns the free
+    /// clusters whose bytes the file need not keep.
+    pub(crate) fn settle(&mut self) -> Result<BTreeSet<u64>> {
         let mut released: Vec<(u64, u64)> = self.released.drain().collect();
         released.sort_unstable();
         for (cluster, references) in released {
@@ -303,6 +326,9 @@ impl Allocator {
                 CorruptKind::RefcountZero(at).at("refcount block", "entry", at)
             })?;
             self.set_refcount(cluster, left)?;
+            if left > 0 {
+                self.to_discard.remove(&cluster);
+            }
             if left == 0
                 && self.compressed_tail.is_some_and(|tail| {
                     self.geometry.cluster_index(tail.saturating_sub(1)) == cluster
@@ -311,7 +337,7 @@ impl Allocator {
                 self.compressed_tail = None;
             }
         }
-        Ok(())
+        Ok(core::mem::take(&mut self.to_discard))
     }
 
     /// Gives back clusters that were taken but never referred to.

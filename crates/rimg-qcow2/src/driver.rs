@@ -6,8 +6,8 @@ use crate::header::Header;
 use crate::image::{Access, Qcow2Image, State, codec_of};
 use crate::{options, spec};
 use rimg_core::{
-    BlockImage, Dependency, DependencyRole, Error, FormatDriver, FormatInfo, Match, MetadataBudget,
-    OpenOptions, ProbeWindow, RawOptions, Result, Storage, TargetFiles, num,
+    BlockImage, Dependency, DependencyRole, Error, FormatDriver, FormatInfo, Limits, Match,
+    MetadataBudget, OpenOptions, ProbeWindow, RawOptions, Result, Storage, TargetFiles, num,
 };
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Condvar, Mutex};
@@ -72,7 +72,6 @@ pub(crate) fn open(file: Arc<dyn Storage>, how: &OpenOptions<'_>) -> Result<Qcow
             limit: how.limits.snapshots.into(),
         });
     }
-    let l1 = read_l1(file.as_ref(), header.l1_offset, header.l1_entries, &mut budget)?;
     let data_file = open_data_file(&header, access, how)?;
     let backing = match &header.backing_name {
         Some(name) => how.gate.open_image(&Dependency {
@@ -83,21 +82,38 @@ pub(crate) fn open(file: Arc<dyn Storage>, how: &OpenOptions<'_>) -> Result<Qcow
         })?,
         None => None,
     };
+    let mut image = assemble(file, data_file, header, access, how.limits)?;
+    image.backing_left_out = image.backing_left_out && backing.is_none();
+    image.backing = backing;
+    Ok(image)
+}
+
+/// An image from its parts, without the one below.
+pub(crate) fn assemble(
+    file: Arc<dyn Storage>,
+    data_file: Option<Arc<dyn Storage>>,
+    header: Header,
+    access: Access,
+    limits: Limits,
+) -> Result<Qcow2Image> {
+    let mut budget = limits.metadata_budget();
+    let l1 = read_l1(file.as_ref(), header.l1_offset, header.l1_entries, &mut budget)?;
     let allocator = match access {
         Access::Write => Some(Allocator::open(&file, &header, &l1, &mut budget)?),
         Access::Inspect | Access::Read => None,
     };
+    let has_backing = header.backing_name.is_some();
     Ok(Qcow2Image {
-        was_blank: header.backing_name.is_none() && l1.iter().all(|entry| *entry == 0),
+        was_blank: !has_backing && l1.iter().all(|entry| *entry == 0),
         file,
         data_file,
-        backing_left_out: backing.is_none() && header.backing_name.is_some(),
-        backing,
+        backing: None,
+        backing_left_out: has_backing,
         size_bytes: AtomicU64::new(header.size_bytes),
         geometry: header.geometry,
         codec: codec_of(&header)?,
         access,
-        limits: how.limits,
+        limits,
         state: Mutex::new(State::new(header, l1, allocator)),
         writer_done: Condvar::new(),
         readers: Default::default(),

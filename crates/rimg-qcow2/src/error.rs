@@ -53,8 +53,6 @@ pub(crate) enum CorruptKind {
     SubclusterBitmap(u64),
     #[error("a compressed cluster in an image with an external data file")]
     CompressedInDataFile,
-    #[error("cluster at {host:#x} lies outside its place in a raw data file")]
-    NotIdentity { host: u64 },
     #[error("entry of {0} bytes is too long")]
     EntryTooLong(u64),
     #[error("refcount of the cluster at {0:#x} is 0 though it is in use")]

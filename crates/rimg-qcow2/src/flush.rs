@@ -11,12 +11,13 @@
 //! A stage without anything to write costs no sync. Whatever is lost, references on disk are
 //! counted and lead to complete data; at worst, clusters are counted that nobody refers to.
 
-use crate::allocate::{Allocator, FreeRun};
+use crate::allocate::{Afterwards, Allocator, FreeRun};
 use crate::error::CorruptKind;
 use crate::header::offset;
 use crate::image::{Qcow2Image, State};
 use crate::spec;
 use rimg_core::{Error, Result, StorageWrite, num};
+use std::collections::BTreeSet;
 
 impl Qcow2Image {
     /// The writing half of the image's own file.
@@ -31,23 +32,28 @@ impl Qcow2Image {
         state.relaxed = false;
         // Settled references are only space; losing this write loses nothing else.
         self.write_refcount_blocks(&mut state)?;
-        if state.allocator_mut()?.compressed_tail.is_some() {
-            self.fill_last_sector()?;
-        }
+        self.fill_up_file(&state)?;
         drop(state);
         self.sync()
     }
 
-    /// The length of a compressed cluster counts whole sectors: the file has to have them.
-    fn fill_last_sector(&self) -> Result<()> {
+    /// No file is shorter than its last cluster, or the last sector of a compressed one.
+    fn fill_up_file(&self, state: &State) -> Result<()> {
+        let tail = state.allocator.as_ref().and_then(|allocator| allocator.compressed_tail);
+        if tail.is_none() && state.data_end == 0 {
+            return Ok(());
+        }
         let file = self.file_writer()?;
         let len = file.len_bytes().map_err(Error::io("read file length", 0))?;
-        match len.checked_next_multiple_of(spec::SECTOR_BYTES) {
-            Some(whole) if whole != len => {
-                file.set_len_bytes(whole).map_err(Error::io("extend file", len))
-            }
-            _ => Ok(()),
+        let sectors = match tail {
+            Some(_) => len.next_multiple_of(spec::SECTOR_BYTES),
+            None => len,
+        };
+        let full = sectors.max(state.data_end);
+        if full == len {
+            return Ok(());
         }
+        file.set_len_bytes(full).map_err(Error::io("extend file", len))
     }
 
     /// Brings the disk to where memory is, in order, and stops counting released references.
@@ -72,7 +78,21 @@ impl Qcow2Image {
         if released {
             self.barrier(state)?;
             self.wait_for_readers(state)?;
-            state.allocator_mut()?.settle()?;
+            let to_discard = state.allocator_mut()?.settle()?;
+            self.discard_clusters(&to_discard)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the space of free clusters back to the file system.
+    fn discard_clusters(&self, clusters: &BTreeSet<u64>) -> Result<()> {
+        let file = self.file_writer()?;
+        let clusters: Vec<u64> = clusters.iter().copied().collect();
+        for run in clusters.chunk_by(|a, b| a.saturating_add(1) == *b) {
+            let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+            let start = self.geometry.cluster_offset(*first);
+            let end = self.geometry.cluster_offset(last.saturating_add(1));
+            file.discard_at(start..end).map_err(Error::io("discard cluster", start))?;
         }
         Ok(())
     }
@@ -86,7 +106,7 @@ impl Qcow2Image {
 
     /// Between two stages: everything before is durable before anything after is written. An image
     /// that is being made has no reader to protect yet.
-    fn barrier(&self, state: &State) -> Result<()> {
+    pub(crate) fn barrier(&self, state: &State) -> Result<()> {
         if state.relaxed { Ok(()) } else { self.sync() }
     }
 
@@ -171,7 +191,10 @@ impl Qcow2Image {
                 self.catch_up(state)?;
                 return self.claim(state, run);
             }
-            allocator.add_block(index, run)?;
+            if !allocator.add_block(index, run)? {
+                self.grow_refcount_table(state, run.end())?;
+                return Ok(None);
+            }
         }
         allocator.take_run(run).map(Some)
     }
@@ -241,7 +264,7 @@ impl Qcow2Image {
         state.header.refcount_table_clusters = clusters;
         let allocator = state.allocator_mut()?;
         let old = allocator.adopt_table(table, table_at, area);
-        allocator.release(old);
+        allocator.release(old, Afterwards::Keep);
         Ok(())
     }
 
@@ -265,7 +288,7 @@ impl Qcow2Image {
 fn write_entries(
     file: &dyn StorageWrite,
     table: &[u64],
-    dirty: &std::collections::BTreeSet<usize>,
+    dirty: &BTreeSet<usize>,
     table_at: u64,
 ) -> Result<(), (u64, std::io::Error)> {
     const PER_SECTOR: usize = 64;

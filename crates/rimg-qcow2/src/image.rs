@@ -12,7 +12,7 @@ use crate::spec;
 use core::ops::Range;
 use rimg_core::{
     BlockImage, Codec, CompressedWrite, Error, Extent, ExtentKind, FileOffset, HostOffset,
-    ImageInfo, ImageWrite, Limits, Resize, Result, Storage,
+    ImageInfo, ImageWrite, Limits, Resize, Result, Snapshots, Storage,
 };
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -65,6 +65,8 @@ pub(crate) struct State {
     /// Who uses which cluster, when the image is open for writing.
     pub(crate) allocator: Option<Allocator>,
     pub(crate) writers: Writers,
+    /// Where the last new data cluster ends: no file is shorter than its clusters.
+    pub(crate) data_end: u64,
     /// Nobody minds losing the whole image before the next flush: see
     /// [`ImageWrite::relax_until_flush`].
     pub(crate) relaxed: bool,
@@ -80,6 +82,7 @@ impl State {
             l2,
             allocator,
             writers: Writers::default(),
+            data_end: 0,
             relaxed: false,
         }
     }
@@ -179,6 +182,10 @@ impl BlockImage for Qcow2Image {
 
     fn resizer(&self) -> Option<&dyn Resize> {
         (self.access == Access::Write).then_some(self)
+    }
+
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
+        Some(self)
     }
 
     fn close(self: Box<Self>) -> Result<()> {

@@ -1,16 +1,90 @@
 //! What an image says of itself.
 
+use crate::bitmap::{self, Bitmap};
 use crate::error::FORMAT;
+use crate::header::Header;
 use crate::image::Qcow2Image;
-use rimg_core::{BlockImage as _, ImageInfo, Result};
+use crate::spec;
+use rimg_core::{BlockImage as _, ImageInfo, InfoValue, Result, Snapshots as _};
+
+/// Flags of a bitmap (Bitmap directory).
+const BITMAP_FLAGS: [(u32, &str); 2] = [(1 << 0, "in-use"), (1 << 1, "auto")];
 
 impl Qcow2Image {
     pub(crate) fn describe(&self) -> Result<ImageInfo> {
+        let header = self.lock()?.header.clone();
+        let mut budget = self.limits.metadata_budget();
+        let bitmaps = bitmap::read_directory(self.file.as_ref(), &header, &mut budget)?;
         Ok(ImageInfo {
             format: FORMAT,
             virtual_size_bytes: self.size_bytes(),
             cluster_bytes: Some(self.geometry.cluster_bytes()),
-            ..ImageInfo::default()
+            encrypted: header.crypt_method != spec::crypt::NONE,
+            dirty: header.has(spec::incompatible::DIRTY),
+            backing_file: header.backing_name.clone(),
+            backing_format: header.backing_format().map(str::to_owned),
+            data_file: data_file_name(&header).map(str::to_owned),
+            snapshots: self.list()?,
+            specific: specific(&header, &bitmaps),
         })
     }
+}
+
+fn data_file_name(header: &Header) -> Option<&str> {
+    header.data_file_name().filter(|_| header.has(spec::incompatible::DATA_FILE))
+}
+
+/// Under the names and in the order of QEMU's JSON.
+fn specific(header: &Header, bitmaps: &[Bitmap]) -> Vec<(&'static str, InfoValue)> {
+    let text = |text: &str| InfoValue::Text(text.to_owned());
+    let is_version_3 = header.version >= 3;
+    let compression = match header.compression_type {
+        spec::compression::ZSTD => "zstd",
+        _ => "zlib",
+    };
+    let mut specific = vec![
+        ("compat", text(if is_version_3 { "1.1" } else { "0.10" })),
+        ("compression-type", text(compression)),
+    ];
+    let lazy = header.compatible & spec::compatible::LAZY_REFCOUNTS != 0;
+    if is_version_3 {
+        specific.push(("lazy-refcounts", InfoValue::Bool(lazy)));
+    }
+    if !bitmaps.is_empty() {
+        specific.push(("bitmaps", InfoValue::List(bitmaps.iter().map(describe_bitmap).collect())));
+    }
+    let refcount_bits = header.geometry.refcount.bits();
+    specific.push(("refcount-bits", InfoValue::Number(refcount_bits.into())));
+    match header.crypt_method {
+        spec::crypt::AES => specific.push(("encrypt", encryption("aes"))),
+        spec::crypt::LUKS => specific.push(("encrypt", encryption("luks"))),
+        _ => {}
+    }
+    if let Some(name) = data_file_name(header) {
+        let is_raw = header.autoclear & spec::autoclear::DATA_FILE_RAW != 0;
+        specific.push(("data-file", text(name)));
+        specific.push(("data-file-raw", InfoValue::Bool(is_raw)));
+    }
+    if is_version_3 {
+        specific.push(("corrupt", InfoValue::Bool(header.has(spec::incompatible::CORRUPT))));
+        specific.push(("extended-l2", InfoValue::Bool(header.geometry.extended_l2)));
+    }
+    specific
+}
+
+fn encryption(format: &str) -> InfoValue {
+    InfoValue::Map(vec![("format", InfoValue::Text(format.to_owned()))])
+}
+
+fn describe_bitmap(bitmap: &Bitmap) -> InfoValue {
+    let flags = BITMAP_FLAGS
+        .iter()
+        .filter(|(bit, _)| bitmap.raw.flags & bit != 0)
+        .map(|(_, name)| InfoValue::Text((*name).to_owned()))
+        .collect();
+    InfoValue::Map(vec![
+        ("flags", InfoValue::List(flags)),
+        ("name", InfoValue::Text(bitmap.name.clone())),
+        ("granularity", InfoValue::Number(1 << bitmap.raw.granularity_bits.min(63))),
+    ])
 }

@@ -3,6 +3,7 @@
 
 mod address;
 mod allocate;
+mod bitmap;
 mod cache;
 mod compress;
 mod create;
@@ -19,6 +20,7 @@ mod preallocate;
 mod read;
 mod refcount;
 mod resize;
+mod snapshot;
 mod spec;
 mod table;
 mod write;

@@ -65,7 +65,8 @@ impl Qcow2Image {
             };
             for cluster in 0..clusters {
                 let by = g.cluster_offset(cluster);
-                let entry = L2Entry::standard(host.saturating_add(by), g);
+                // With subclusters, having space is one thing and having data another.
+                let entry = L2Entry { bitmap: 0, ..L2Entry::standard(host.saturating_add(by), g) };
                 self.make_room(state)?;
                 self.set_entry(state, start.saturating_add(by), entry)?;
             }

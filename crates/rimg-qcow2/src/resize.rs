@@ -1,5 +1,6 @@
 //! Growing the disk.
 
+use crate::allocate::Afterwards;
 use crate::error::FORMAT;
 use crate::header::offset;
 use crate::image::{Qcow2Image, State};
@@ -67,7 +68,7 @@ impl Qcow2Image {
         let raw: Vec<u8> = state.l1.iter().flat_map(|entry| entry.to_be_bytes()).collect();
         let file = self.file_writer()?;
         file.write_all_at(&raw, at).map_err(Error::io("write L1 table", at))?;
-        file.sync().map_err(Error::io("flush", 0))?;
+        self.barrier(state)?;
         // Length and offset are next to each other in one sector: both change or none does.
         let entries = u32::try_from(needed).unwrap_or(u32::MAX);
         let mut field = [0; 12];
@@ -76,14 +77,15 @@ impl Qcow2Image {
         at_bytes.copy_from_slice(&at.to_be_bytes());
         file.write_all_at(&field, offset::L1_SIZE)
             .map_err(Error::io("write header", offset::L1_SIZE))?;
-        file.sync().map_err(Error::io("flush", 0))?;
+        self.barrier(state)?;
         let old_first = g.cluster_index(state.header.l1_offset);
         let old_clusters = g.clusters_for(old_entries.saturating_mul(8));
         state.header.l1_entries = entries;
         state.header.l1_offset = at;
         let allocator = state.allocator_mut()?;
         allocator.unguard(old_first..old_first.saturating_add(old_clusters));
-        allocator.release(old_first..old_first.saturating_add(old_clusters));
+        let old = old_first..old_first.saturating_add(old_clusters);
+        allocator.release(old, Afterwards::Keep);
         Ok(())
     }
 

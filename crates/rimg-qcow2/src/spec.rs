@@ -30,6 +30,10 @@ pub(crate) const MAX_SNAPSHOT_EXTRA_BYTES: u32 = 1024;
 /// QEMU's bound on the whole snapshot table.
 pub(crate) const MAX_SNAPSHOT_TABLE_BYTES: u64 = 64 << 20;
 
+/// QEMU's bounds on the bitmap directory.
+pub(crate) const MAX_BITMAPS: u32 = 65_535;
+pub(crate) const MAX_BITMAP_DIRECTORY_BYTES: u64 = 65_536 * 1088;
+
 /// Incompatible features (Header, bytes 72-79).
 pub(crate) mod incompatible {
     /// Refcounts may be inconsistent.

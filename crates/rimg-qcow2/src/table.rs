@@ -82,16 +82,12 @@ impl L2Entry {
         }
     }
 
-    /// A cluster that reads as zeroes, keeping the space at `host` if there is some.
-    pub(crate) const fn zero(host: Option<u64>, geometry: Geometry) -> Self {
-        let place = match host {
-            Some(host) => host | spec::COPIED,
-            None => 0,
-        };
+    /// A cluster without space that reads as zeroes.
+    pub(crate) const fn zero(geometry: Geometry) -> Self {
         if geometry.extended_l2 {
-            Self { descriptor: place, bitmap: ALLOCATED_BITS << 32 }
+            Self { descriptor: 0, bitmap: ALLOCATED_BITS << 32 }
         } else {
-            Self { descriptor: place | spec::ZERO, bitmap: 0 }
+            Self { descriptor: spec::ZERO, bitmap: 0 }
         }
     }
 
@@ -230,16 +226,14 @@ mod tests {
     fn zero_entries_may_keep_their_space() {
         for extended in [false, true] {
             let g = geometry(16, extended);
-            let plain = L2Entry::zero(None, g);
+            let plain = L2Entry::zero(g);
             assert!(plain.is_plain_zero(g));
             assert_eq!(plain.cluster(g, None), Ok(Cluster::Unallocated));
             assert_eq!(plain.sub(g, 0).map(|s| s.0), Ok(Sub::Zero));
-            let kept = L2Entry::zero(Some(0x7_0000), g);
+            let host = 0x7_0000;
+            let kept = L2Entry { descriptor: plain.descriptor | spec::COPIED | host, ..plain };
             assert!(!kept.is_plain_zero(g));
-            assert_eq!(
-                kept.cluster(g, None),
-                Ok(Cluster::Standard { host: 0x7_0000, copied: true })
-            );
+            assert_eq!(kept.cluster(g, None), Ok(Cluster::Standard { host, copied: true }));
             assert_eq!(kept.sub(g, 0).map(|s| s.0), Ok(Sub::Zero));
         }
     }

@@ -2,7 +2,7 @@
 //! filled up with what was there before and linked when they are complete.
 #![warn(clippy::indexing_slicing)]
 
-use crate::allocate::FreeRun;
+use crate::allocate::{Afterwards, FreeRun};
 use crate::image::{Qcow2Image, State};
 use crate::map::entry_at;
 use crate::spec;
@@ -172,6 +172,9 @@ impl Qcow2Image {
                 self.own_l2_table(state, g.l1_index(range.start))?;
                 let (run, virgin) = self.allocate(state, num::to_u64(old.len()))?;
                 let host = g.cluster_offset(run.first);
+                let reach = range.end.next_multiple_of(g.subcluster_bytes());
+                let reach = reach.saturating_sub(g.cluster_start(range.start));
+                state.data_end = state.data_end.max(host.saturating_add(reach));
                 let kind = PlanKind::Link { new: Some(run), virgin, old };
                 Ok(Plan { range, host, kind })
             }
@@ -336,14 +339,20 @@ impl Qcow2Image {
         let mut guest = self.geometry.cluster_start(at);
         for (old, new) in old.iter().zip(entries) {
             self.set_entry(state, guest, *new)?;
-            self.release_old(state, *old, *new)?;
+            self.release_old(state, *old, *new, Afterwards::Keep)?;
             guest = guest.saturating_add(self.geometry.cluster_bytes());
         }
         Ok(())
     }
 
     /// Releases the clusters that `old` refers to and `new` does not.
-    pub(crate) fn release_old(&self, state: &mut State, old: L2Entry, new: L2Entry) -> Result<()> {
+    pub(crate) fn release_old(
+        &self,
+        state: &mut State,
+        old: L2Entry,
+        new: L2Entry,
+        afterwards: Afterwards,
+    ) -> Result<()> {
         if self.has_data_file() {
             return Ok(());
         }
@@ -352,11 +361,11 @@ impl Qcow2Image {
         match old.cluster(g, None).map_err(wrong)? {
             Cluster::Standard { host, .. } if new.descriptor & spec::OFFSET_MASK != host => {
                 let cluster = g.cluster_index(host);
-                state.allocator_mut()?.release(cluster..cluster.saturating_add(1));
+                state.allocator_mut()?.release(cluster..cluster.saturating_add(1), afterwards);
             }
             Cluster::Compressed { host, len } => {
                 let end = g.clusters_for(host.saturating_add(len));
-                state.allocator_mut()?.release(g.cluster_index(host)..end);
+                state.allocator_mut()?.release(g.cluster_index(host)..end, afterwards);
             }
             _ => {}
         }
@@ -437,7 +446,7 @@ impl Qcow2Image {
         state.dirty_l1.insert(index);
         if let Some(old) = old {
             let cluster = g.cluster_index(old);
-            state.allocator_mut()?.release(cluster..cluster.saturating_add(1));
+            state.allocator_mut()?.release(cluster..cluster.saturating_add(1), Afterwards::Keep);
         }
         Ok(table)
     }

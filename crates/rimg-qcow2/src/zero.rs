@@ -1,10 +1,11 @@
 //! Zeroes and discards: entries instead of data.
 #![warn(clippy::indexing_slicing)]
 
+use crate::allocate::Afterwards;
 use crate::image::{Qcow2Image, State};
 use crate::map::Place;
 use crate::spec;
-use crate::table::{Cluster, L2Entry};
+use crate::table::L2Entry;
 use core::ops::Range;
 use rimg_core::{BlockImage as _, Error, Result, Zeroing, num};
 
@@ -96,7 +97,7 @@ impl Qcow2Image {
 
     /// Version 2 has no zero entries: nothing is as good where nothing lies below.
     fn zero_whole_version_2(&self, range: Range<u64>) -> Result<()> {
-        if self.backing.is_some() || self.backing_left_out || self.has_data_file() {
+        if self.backing.is_some() || self.backing_left_out {
             return self.write_zero_bytes(range);
         }
         self.for_clusters(range, Self::replace_by_nothing)
@@ -132,15 +133,9 @@ impl Qcow2Image {
     }
 
     fn replace_by_zero(&self, state: &mut State, guest: u64, old: L2Entry) -> Result<()> {
-        let g = self.geometry;
-        // In an external data file space is kept: it is the guest's own place.
-        let keep = match old.cluster(g, self.has_data_file().then_some(guest)) {
-            Ok(Cluster::Standard { host, .. }) if self.has_data_file() => Some(host),
-            _ => None,
-        };
-        let new = L2Entry::zero(keep, g);
+        let new = L2Entry::zero(self.geometry);
         self.set_entry(state, guest, new)?;
-        self.release_old(state, old, new)
+        self.release_old(state, old, new, Afterwards::Discard)
     }
 
     fn replace_by_nothing(&self, state: &mut State, guest: u64, old: L2Entry) -> Result<()> {
@@ -148,7 +143,7 @@ impl Qcow2Image {
             return Ok(());
         }
         self.set_entry(state, guest, L2Entry::default())?;
-        self.release_old(state, old, L2Entry::default())
+        self.release_old(state, old, L2Entry::default(), Afterwards::Discard)
     }
 
     /// Calls `change` with every cluster of `range` and its entry, under the lock.

@@ -18,12 +18,12 @@ struct Moment {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(ProptestConfig::with_cases(16))]
 
     #[test]
     fn a_crash_loses_only_what_was_not_synced(
         kind in kinds().prop_filter("one file to crash", |kind| !kind.data_file),
-        ops in ops(25),
+        ops in ops(16),
     ) {
         let dir = MemoryDir::new(DRIVERS);
         let recording = Arc::new(RecordingStorage::new());

@@ -16,6 +16,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
 /// Where the bytes of an image come from.
 #[derive(Debug, Clone)]
@@ -99,6 +100,7 @@ pub(crate) fn open_layer(
         format: driver.format(),
         probed: format.is_none(),
         guarded,
+        backing: None,
         files: Vec::new(),
     });
     drop(all);
@@ -154,6 +156,11 @@ impl DependencyGate for ChainGate<'_> {
     }
 
     fn open_image(&self, wanted: &Dependency<'_>) -> Result<Option<Arc<dyn BlockImage>>> {
+        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(layer) = layers.get_mut(self.index) {
+            layer.backing = Some((wanted.name.to_owned(), wanted.format.map(ToOwned::to_owned)));
+        }
+        drop(layers);
         if !self.opener.backing {
             return Ok(None);
         }
@@ -186,9 +193,28 @@ impl ChainGate<'_> {
             return Err(infinite_loop(&link, wanted));
         }
         check_depth(self.opener, link.depth)?;
-        let image = open_layer(self.opener, &link, wanted.format, wanted.writable, self.layers)?;
+        let open = || open_layer(self.opener, &link, wanted.format, wanted.writable, self.layers);
+        let image = if link.depth.is_multiple_of(LEVELS_PER_STACK) {
+            on_another_stack(open)?
+        } else {
+            open()?
+        };
         Ok(Arc::from(image))
     }
+}
+
+/// How many images are opened, one inside the other, on the stack of one thread: the length of a
+/// chain is its maker's choice, the size of the stack is not.
+const LEVELS_PER_STACK: u32 = 16;
+
+fn on_another_stack<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    thread::scope(|scope| {
+        let worker = thread::Builder::new()
+            .name("rimg-open".to_owned())
+            .spawn_scoped(scope, work)
+            .map_err(Error::io("start a thread", 0))?;
+        worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 fn dependency(wanted: &Dependency<'_>, source: Error) -> Error {
@@ -244,13 +270,13 @@ impl Opener {
             let depth = u32::try_from(seen.len()).unwrap_or(u32::MAX);
             check_depth(self, depth).map_err(failed)?;
             let image = alone.open(&path)?;
-            let info = image.info().map_err(failed)?;
+            let below = image.layers().first().and_then(|layer| layer.backing.clone());
             images.push(image);
-            if let Some(name) = &info.backing_file {
+            if let Some((name, format)) = below {
                 let wanted = Dependency {
                     role: DependencyRole::Backing,
-                    name,
-                    format: info.backing_format.as_deref(),
+                    name: &name,
+                    format: format.as_deref(),
                     writable: false,
                 };
                 let policy: &dyn Policy = self.policy.as_ref();
@@ -264,7 +290,7 @@ impl Opener {
                         return Err(failed(Error::io("open a storage one by one", 0)(reason)));
                     }
                 }
-                alone.format = info.backing_format;
+                alone.format = format;
                 alone.writable = false;
             }
         }

@@ -198,6 +198,9 @@ pub struct Layer {
     /// Whether its own writes are watched, because it was guessed to be raw: what would make it
     /// look like another format is refused.
     pub guarded: bool,
+    /// The name of the image below and its format, as this one gives them, whether it was opened
+    /// or not.
+    pub backing: Option<(String, Option<String>)>,
     /// Other local files that it consists of.
     pub files: Vec<(DependencyRole, PathBuf)>,
 }

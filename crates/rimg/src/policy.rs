@@ -233,7 +233,8 @@ mod tests {
         let listed = ListedFiles::new([root.path().join("base")]).unwrap();
         let from = root.path().join("top");
         let secret = outside.path().join("secret");
-        for policy in [&within as &dyn Policy, &listed] {
+        let policies: [&dyn Policy; 2] = [&within, &listed];
+        for policy in policies {
             let decide = |name: &str| {
                 let role = DependencyRole::Backing;
                 let wanted = Dependency { role, name, format: None, writable: false };

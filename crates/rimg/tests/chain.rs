@@ -6,8 +6,8 @@ mod common;
 
 use common::{DISK_BYTES, full, qcow2, write_qcow2};
 use rimg::{
-    BlockImage, Dependency, Error, ExtentKind, Grant, Limits, ListedFiles, LocalFiles,
-    MemoryStorage, Opener, WithinDirectory,
+    BlockImage, ChainExtents, Dependency, Error, ExtentKind, Grant, Limits, ListedFiles,
+    LocalFiles, MemoryStorage, Opener, WithinDirectory,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -142,7 +142,7 @@ fn loops_are_found_whatever_they_are_called() {
     assert!(full(&opener.clone().writable(true).open(&a).unwrap_err()).contains("infinite loop"));
     // Opened alone, it can still be looked at.
     let image = opener.backing(false).open(&a).unwrap();
-    assert_eq!(image.info().unwrap().backing_file.as_deref(), Some("a"));
+    assert_eq!(image.layers()[0].backing, Some(("a".to_owned(), None)));
 }
 
 #[test]
@@ -186,6 +186,23 @@ fn the_depth_is_limited() {
     let each = Opener::new().policy(LocalFiles).open_each(dir.path().join(name(0))).unwrap();
     assert_eq!(each.len(), 6);
     assert!(each.iter().all(|image| image.backing().is_none()));
+}
+
+#[test]
+fn the_longest_chain_opens_reads_and_closes_on_a_small_stack() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = |depth: u32| format!("layer-{depth}");
+    let last = Limits::default().chain_depth - 1;
+    write_qcow2(dir.path().join(name(last)), None, Some(7));
+    for depth in 0..last {
+        let below = name(depth + 1);
+        write_qcow2(dir.path().join(name(depth)), Some((&below, Some("qcow2"))), None);
+    }
+    let image = Opener::new().policy(LocalFiles).open(dir.path().join(name(0))).unwrap();
+    assert_eq!(byte_at(&*image, 0), 7);
+    let depths: Vec<_> = ChainExtents::new(&*image).map(|extent| extent.unwrap().depth).collect();
+    assert_eq!(depths, [199, 199]);
+    image.close().unwrap();
 }
 
 #[test]

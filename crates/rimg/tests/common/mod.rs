@@ -1,16 +1,17 @@
 //! Images for the tests, byte by byte, so that what they name is exactly what a test wants.
+#![allow(dead_code, reason = "each test program uses a part")]
 
 use std::path::Path;
 
 /// The size of the disk of a [`qcow2`] in bytes.
-pub const DISK_BYTES: u64 = 8192;
+pub(crate) const DISK_BYTES: u64 = 8192;
 /// Where its header ends.
 const HEADER_BYTES: usize = 104;
 const CLUSTER_BYTES: usize = 512;
 
 /// A version 3 image with clusters of 512 bytes and no data but, where asked, one cluster of
 /// `byte`s at guest offset 0.
-pub fn qcow2(backing: Option<(&str, Option<&str>)>, byte: Option<u8>) -> Vec<u8> {
+pub(crate) fn qcow2(backing: Option<(&str, Option<&str>)>, byte: Option<u8>) -> Vec<u8> {
     let mut image = vec![0; 6 * CLUSTER_BYTES];
     let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, b"QFI\xfb");
@@ -53,7 +54,7 @@ pub fn qcow2(backing: Option<(&str, Option<&str>)>, byte: Option<u8>) -> Vec<u8>
 }
 
 /// Writes such an image to a file.
-pub fn write_qcow2(
+pub(crate) fn write_qcow2(
     path: impl AsRef<Path>,
     backing: Option<(&str, Option<&str>)>,
     byte: Option<u8>,
@@ -62,7 +63,7 @@ pub fn write_qcow2(
 }
 
 /// An error with all its causes.
-pub fn full(error: &dyn std::error::Error) -> String {
+pub(crate) fn full(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

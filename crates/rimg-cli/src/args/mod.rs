@@ -1,0 +1,10 @@
+//! Command lines: tables of flags, a parser with the habits and messages of GNU getopt, and help
+//! made from the same tables.
+
+mod flag;
+mod getopt;
+mod help;
+
+pub(crate) use flag::{CommandHelp, Example, Flag};
+pub(crate) use getopt::{Getopt, Order, UsageError};
+pub(crate) use help::{command_help, program_help};

@@ -1,0 +1,139 @@
+//! `check`: whether an image's metadata holds together.
+
+use crate::args::{CommandHelp, Example, Flag};
+use crate::commands::{Command, common, output_form, parse, refuse_object, text};
+use crate::images::{self, How, ImageName};
+use crate::message::{Stop, describe};
+use crate::output::Form;
+use crate::output::check as output;
+use crate::program::Run;
+use rimg_core::{CheckSummary, Repair};
+use std::ffi::OsString;
+use std::io::{self, Write};
+
+pub(super) const COMMAND: Command = Command {
+    help: CommandHelp {
+        name: "check",
+        summary: "Check that an image's metadata holds together",
+        usage: "[-f FMT | --image-opts] [-T CACHE_MODE] [-q] [-U] [--output human|json] \
+                [--object OBJDEF] FILENAME",
+        operands: &[("FILENAME", "the image")],
+        examples: &[
+            Example { does: "Check an image", line: "check disk.qcow2" },
+            Example {
+                does: "Check an image, for a program",
+                line: "check --output=json disk.qcow2",
+            },
+        ],
+        flags: || FLAGS.iter().map(|(_, flag)| *flag).collect(),
+    },
+    run,
+};
+
+/// The exit codes of `check`.
+mod exit {
+    pub(super) const CLEAN: u8 = 0;
+    pub(super) const NOT_DONE: u8 = 1;
+    pub(super) const CORRUPT: u8 = 2;
+    pub(super) const LEAKS: u8 = 3;
+    pub(super) const NO_CHECK: u8 = 63;
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Key {
+    Help,
+    Quiet,
+    Format,
+    Cache,
+    Repair,
+    Output,
+    Object,
+    ImageOpts,
+    ForceShare,
+}
+
+const FLAGS: &[(Key, Flag)] = &[
+    (Key::Help, common::HELP),
+    (Key::Quiet, common::QUIET),
+    (Key::Format, common::FORMAT),
+    (
+        Key::Cache,
+        Flag::new(&["cache"], "how the image is read: writeback (the default), none, ...")
+            .short(b'T')
+            .value("CACHE_MODE"),
+    ),
+    (
+        Key::Repair,
+        Flag::new(&["repair"], "repair leaks or everything (not supported yet)")
+            .short(b'r')
+            .value("leaks|all"),
+    ),
+    (Key::Output, common::OUTPUT),
+    (Key::Object, common::OBJECT),
+    (Key::ImageOpts, common::IMAGE_OPTS),
+    (Key::ForceShare, common::FORCE_SHARE),
+];
+
+fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
+    let mut how = How::default();
+    let mut form = Form::Human;
+    let (mut quiet, mut image_opts, mut repair) = (false, false, false);
+    let mut cache = None;
+    let operands = parse(FLAGS, args, |key, value| {
+        match key {
+            Key::Help => return Err(Stop::Help),
+            Key::Quiet => quiet = true,
+            Key::Format => how.format = Some(text(&value)),
+            Key::Cache => cache = Some(text(&value)),
+            Key::Repair => match text(&value).as_str() {
+                "leaks" | "all" => repair = true,
+                other => {
+                    let expected = "--repair (-r) expects 'leaks' or 'all'";
+                    return Err(Stop::Advice(format!("{expected} not '{other}'")));
+                }
+            },
+            Key::Output => form = output_form(&value)?,
+            Key::Object => return Err(refuse_object()),
+            Key::ImageOpts => image_opts = true,
+            Key::ForceShare => how.force_share = true,
+        }
+        Ok(())
+    })?;
+    let [operand] = operands.as_slice() else {
+        return Err(Stop::Advice("Expecting one image file name".to_owned()));
+    };
+    how.cache = images::source_cache(cache.as_deref())?;
+    if repair {
+        return Err(Stop::failed("-r is not supported yet: rimg reports damage, but repairs none"));
+    }
+    let name = ImageName::parse(operand, image_opts, &mut how)?;
+    let opened = images::open(&name, &how)?;
+    let Some(checker) = opened.disk().checker() else {
+        let message = "This image format does not support checks";
+        return Err(Stop::failed(message).with_exit(exit::NO_CHECK));
+    };
+    let summary = checker.check(Repair::Nothing, &mut |finding| {
+        // Findings are diagnostics: nothing can be done when nobody reads them.
+        let _ = writeln!(io::stderr(), "{}", finding.message);
+    });
+    let summary = summary.map_err(|error| {
+        Stop::failed(format!("Check failed: {}", describe(&error))).with_exit(exit::NOT_DONE)
+    })?;
+    if !quiet {
+        let printed = match form {
+            Form::Human => output::human(&summary),
+            Form::Json => output::json(&opened.filename, opened.format(), &summary),
+        };
+        run.print(&printed)?;
+    }
+    Ok(exit_code(&summary))
+}
+
+const fn exit_code(summary: &CheckSummary) -> u8 {
+    match summary {
+        CheckSummary { check_errors: 1.., .. } => exit::NOT_DONE,
+        CheckSummary { corruptions: 1.., .. } => exit::CORRUPT,
+        CheckSummary { leaks: 1.., .. } => exit::LEAKS,
+        _ => exit::CLEAN,
+    }
+}

@@ -1,0 +1,290 @@
+//! `convert`: one or more images copied into another one.
+
+mod args;
+
+use crate::args::{CommandHelp, Example};
+use crate::commands::watch::Watch;
+use crate::commands::{Command, create, text};
+use crate::images::{self, How, ImageName, Opened, TargetWishes};
+use crate::message::{INTERRUPTED, Stop, chain, describe};
+use crate::output::progress::Progress;
+use crate::program::Run;
+use args::{Args, SnapshotName, Task};
+use rimg::{BlockImage, Layer, SnapshotSelector};
+use rimg_convert::{ConvertError, ConvertOptions, TargetBacking, TargetGuard, convert};
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+pub(super) const COMMAND: Command = Command {
+    help: CommandHelp {
+        name: "convert",
+        summary: "Copy an image into another one, of another format if need be",
+        usage: "[-f SRC_FMT | --image-opts] [-T SRC_CACHE] [-l SNAPSHOT] [-U] [-O TGT_FMT] \
+                [-o TGT_OPTS | --target-image-opts] [-t TGT_CACHE] [-n [--target-is-zero]] [-c] \
+                [-S SPARSE_SIZE] [-B BACKING_FILENAME -F BACKING_FMT] [-m NUM_COROUTINES] [-W] \
+                [-C] [-r RATE] [--salvage] [-p] [-q] SRC_FILENAME [SRC_FILENAME2 ...] TGT_FILENAME",
+        operands: &[
+            ("SRC_FILENAME", "the image to read; of several, one is put behind the other"),
+            ("TGT_FILENAME", "the image to write; what is there already is replaced"),
+        ],
+        examples: &[
+            Example {
+                does: "Make a raw image of a qcow2 image",
+                line: "convert -f qcow2 -O raw disk.qcow2 disk.raw",
+            },
+            Example {
+                does: "Make a small image to give away",
+                line: "convert -c -O qcow2 -o compression_type=zstd disk.raw disk.qcow2",
+            },
+            Example {
+                does: "Write an image to a disk, past the page cache, and show how far it is",
+                line: "convert -p -n -t none -O raw disk.qcow2 /dev/sdX",
+            },
+            Example {
+                does: "Take the disk out of an internal snapshot",
+                line: "convert -l before-upgrade -O raw disk.qcow2 before.raw",
+            },
+            Example {
+                does: "Copy one layer of a chain, onto the same base",
+                line: "convert -O qcow2 -B base.qcow2 -F qcow2 top.qcow2 copy.qcow2",
+            },
+        ],
+        flags: args::flags,
+    },
+    run,
+};
+
+/// By how many percent progress has to grow to be printed.
+const PROGRESS_STEP: f32 = 1.0;
+
+fn run(run: &mut Run<'_>, words: Vec<OsString>) -> Result<u8, Stop> {
+    match Task::parse(words, &mut |text| run.say(text))? {
+        Task::OptionHelp { format, file } => create::print_options(run, &format, file),
+        Task::Convert(args) => {
+            let progress = Progress::start(args.progress && !args.quiet, PROGRESS_STEP);
+            let watch = Watch::new(run, progress);
+            watch.show(0.0);
+            let result = convert_images(&args, &watch);
+            if result.is_ok() {
+                watch.show(100.0);
+            }
+            watch.end();
+            result.map(|()| 0)
+        }
+    }
+}
+
+fn convert_images(args: &Args, watch: &Watch<'_>) -> Result<(), Stop> {
+    let sources = Sources::open(args)?;
+    if args.bitmaps {
+        return Err(sources.refuse_bitmaps());
+    }
+    if args.force_share && sources.include(&args.target) {
+        // With -U no lock stands between a source and its own end.
+        return Err(Stop::failed(format!("'{}' is a source, too", text(&args.target))));
+    }
+    let options = options(args);
+    let (target, guard) = open_target(args, sources.size_bytes())?;
+    let copied = copy(args, &sources, &target, options, watch);
+    match copied.and_then(|()| target.close().map_err(Trouble::Half)) {
+        Ok(()) => {
+            guard.complete();
+            Ok(())
+        }
+        // Dropping the guard removes a target that was made for this.
+        Err(Trouble::NotBegun(stop)) => Err(stop),
+        Err(Trouble::Half(stop)) => Err(stop.with_hint(&guard.abandon().to_string())),
+    }
+}
+
+/// What a failure leaves behind.
+enum Trouble {
+    /// The target as it was.
+    NotBegun(Stop),
+    /// A target that holds a part.
+    Half(Stop),
+}
+
+fn copy(
+    args: &Args,
+    sources: &Sources,
+    target: &Opened,
+    mut options: ConvertOptions,
+    watch: &Watch<'_>,
+) -> Result<(), Trouble> {
+    if let Some(below) = target.disk().backing() {
+        if args.target_is_zero {
+            let message =
+                "Cannot use --target-is-zero when the destination image has a backing file";
+            return Err(Trouble::NotBegun(Stop::failed(message)));
+        }
+        if !args.no_create || args.backing.is_some() {
+            let layers_above = sources.layers_above(target);
+            options.backing = Some(TargetBacking { layers_above, size_bytes: below.size_bytes() });
+        }
+    }
+    let sources = sources.images();
+    let cancel = watch.cancel_on_signals().map_err(Trouble::NotBegun)?;
+    convert(&sources, target.disk(), &options, watch, &cancel).map(|_| ()).map_err(explain)
+}
+
+fn explain(error: ConvertError) -> Trouble {
+    match error {
+        ConvertError::Cancelled => {
+            Trouble::Half(Stop::failed("interrupted").with_exit(INTERRUPTED))
+        }
+        ConvertError::ReadOnly
+        | ConvertError::NoCompression
+        | ConvertError::TargetTooSmall { .. }
+        | ConvertError::Options(_) => Trouble::NotBegun(Stop::failed(chain(&error))),
+        other => Trouble::Half(Stop::failed(chain(&other))),
+    }
+}
+
+fn options(args: &Args) -> ConvertOptions {
+    let mut options = ConvertOptions::default();
+    options.units_in_flight = args.parallel.and_then(NonZeroUsize::new);
+    options.sparse_bytes = args.sparse_bytes.unwrap_or(options.sparse_bytes);
+    options.compress = args.compress;
+    options.target_is_new = !args.no_create;
+    options.target_is_zero = args.target_is_zero;
+    options.salvage = args.salvage;
+    options.copy_offload = args.copy_offload;
+    options.bytes_per_second = args.rate.and_then(NonZeroU64::new);
+    options
+}
+
+/// The images that are read.
+struct Sources {
+    opened: Vec<Opened>,
+    /// The disk as it was, when one is wanted in place of the image as it is.
+    snapshot: Option<Box<dyn BlockImage>>,
+}
+
+impl Sources {
+    fn open(args: &Args) -> Result<Self, Stop> {
+        let cache = images::source_cache(args.source_cache.as_deref())?;
+        let mut opened = Vec::with_capacity(args.sources.len());
+        for source in &args.sources {
+            let mut how = How {
+                format: args.source_format.clone(),
+                force_share: args.force_share,
+                cache,
+                ..How::default()
+            };
+            let name = ImageName::parse(source, args.source_image_opts, &mut how)?;
+            opened.push(images::open(&name, &how)?);
+        }
+        let snapshot = match &args.snapshot {
+            Some(wanted) => Some(load_snapshot(&opened, wanted)?),
+            None => None,
+        };
+        Ok(Self { opened, snapshot })
+    }
+
+    fn images(&self) -> Vec<&dyn BlockImage> {
+        match &self.snapshot {
+            Some(snapshot) => vec![snapshot.as_ref()],
+            None => self.opened.iter().map(Opened::disk).collect(),
+        }
+    }
+
+    /// How large the target has to be.
+    fn size_bytes(&self) -> u64 {
+        let sizes = self.images().into_iter().map(|image| image.size_bytes());
+        sizes.fold(0, u64::saturating_add)
+    }
+
+    /// Whether one of them lies in the file `path`.
+    fn include(&self, path: &OsStr) -> bool {
+        let Some(file) = identity(path.as_ref()) else { return false };
+        let layers = self.opened.iter().flat_map(|opened| opened.image.layers());
+        layers.filter_map(|layer| identity(layer.path.as_ref()?)).any(|source| source == file)
+    }
+
+    /// How many layers of the source lie above the target's backing image: one, if nothing else
+    /// is known, since the user says that the two belong together.
+    fn layers_above(&self, target: &Opened) -> usize {
+        let path = |layer: &Layer| identity(layer.path.as_ref()?);
+        let backing = target.image.layers().get(1).and_then(path);
+        let ([source], Some(backing)) = (self.opened.as_slice(), backing) else { return 1 };
+        let mut layers = source.image.layers().iter().map(path);
+        layers.position(|layer| layer == Some(backing)).map_or(1, |index| index.max(1))
+    }
+
+    fn refuse_bitmaps(&self) -> Stop {
+        let raw = self.opened.iter().all(|opened| opened.format() == "raw");
+        Stop::failed(if raw {
+            "Source lacks bitmap support"
+        } else {
+            "--bitmaps is not supported yet"
+        })
+    }
+}
+
+/// Tells regular files apart, whatever they are called.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+fn load_snapshot(opened: &[Opened], wanted: &SnapshotName) -> Result<Box<dyn BlockImage>, Stop> {
+    let [opened] = opened else {
+        return Err(Stop::failed("No support for concatenating multiple snapshot"));
+    };
+    let failed = |reason: String| Stop::failed(format!("Failed to load snapshot: {reason}"));
+    let snapshots = opened.disk().snapshots().ok_or_else(|| {
+        failed(format!(
+            "Block format '{}' used by device '' does not support temporarily loading internal \
+             snapshots",
+            opened.format()
+        ))
+    })?;
+    let selector = match wanted {
+        SnapshotName::IdOrName(word) => SnapshotSelector::IdOrName(word),
+        SnapshotName::Fields { id, name } => {
+            SnapshotSelector::Fields { id: id.as_deref(), name: name.as_deref() }
+        }
+    };
+    let found = snapshots.open(&selector).map_err(|error| failed(describe(&error)))?;
+    found.ok_or_else(|| failed("Can't find snapshot".to_owned()))
+}
+
+/// Makes the target, unless it is there already, and opens it.
+fn open_target(args: &Args, size_bytes: u64) -> Result<(Opened, TargetGuard), Stop> {
+    let format = args.target_format.as_deref();
+    let filename = text(&args.target);
+    let mut how = How { writable: true, format: format.map(str::to_owned), ..How::default() };
+    if args.no_create {
+        let name = ImageName::parse(&args.target, args.target_image_opts, &mut how)?;
+        how.format.get_or_insert_with(|| "raw".to_owned());
+        if args.compress {
+            let format = how.format.as_deref().unwrap_or_default();
+            images::require_compression(format).map_err(Stop::failed)?;
+        }
+        how.cache = images::target_cache(args.target_cache.as_deref())?;
+        let target = images::open(&name, &how)?;
+        return Ok((target, TargetGuard::existing(name.path())));
+    }
+    let format = format.unwrap_or("raw");
+    let wishes = TargetWishes {
+        list: &args.options,
+        backing: args.backing.as_deref(),
+        backing_format: args.backing_format.as_deref(),
+        compress: args.compress,
+    };
+    let planned =
+        images::plan_target(&filename, format, wishes, size_bytes).map_err(Stop::failed)?;
+    how.cache = images::target_cache(args.target_cache.as_deref())?;
+    how.format = Some(format.to_owned());
+    planned.create().map_err(|reason| {
+        Stop::failed(format!("{filename}: error while converting {format}: {reason}"))
+    })?;
+    let guard = TargetGuard::created(planned.files());
+    let name = ImageName::parse(&args.target, false, &mut how)?;
+    // On failure the guard removes what was made.
+    Ok((images::open(&name, &how)?, guard))
+}

@@ -1,0 +1,116 @@
+//! `info`: what an image, or every image of a chain, says of itself.
+
+use crate::args::{CommandHelp, Example, Flag};
+use crate::commands::{Command, common, output_form, parse, refuse_object, text};
+use crate::images::{self, How, ImageName};
+use crate::message::Stop;
+use crate::output::Form;
+use crate::output::info::{self as output, ImageReport};
+use crate::program::Run;
+use std::ffi::OsString;
+
+pub(super) const COMMAND: Command = Command {
+    help: CommandHelp {
+        name: "info",
+        summary: "Show what an image says of itself",
+        usage: "[-f FMT | --image-opts] [-b] [-U] [--object OBJDEF] [--output human|json] FILENAME",
+        operands: &[("FILENAME", "the image")],
+        examples: &[
+            Example { does: "Show format, sizes and backing file", line: "info disk.qcow2" },
+            Example {
+                does: "Show a whole backing chain, for a program",
+                line: "info --backing-chain --output=json top.qcow2",
+            },
+            Example {
+                does: "Look at the image of a machine that is running",
+                line: "info -U running.qcow2",
+            },
+        ],
+        flags: || FLAGS.iter().map(|(_, flag)| *flag).collect(),
+    },
+    run,
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Key {
+    Help,
+    Format,
+    Output,
+    BackingChain,
+    Object,
+    ImageOpts,
+    ForceShare,
+}
+
+const FLAGS: &[(Key, Flag)] = &[
+    (Key::Help, common::HELP),
+    (Key::Format, common::FORMAT),
+    (Key::Output, common::OUTPUT),
+    (
+        Key::BackingChain,
+        Flag::new(&["backing-chain"], "show the images below FILENAME too").short(b'b'),
+    ),
+    (Key::Object, common::OBJECT),
+    (Key::ImageOpts, common::IMAGE_OPTS),
+    (Key::ForceShare, common::FORCE_SHARE),
+];
+
+fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
+    let mut how = How::default();
+    let mut form = Form::Human;
+    let mut whole_chain = false;
+    let mut image_opts = false;
+    let operands = parse(FLAGS, args, |key, value| {
+        match key {
+            Key::Help => return Err(Stop::Help),
+            Key::Format => how.format = Some(text(&value)),
+            Key::Output => form = output_form(&value)?,
+            Key::BackingChain => whole_chain = true,
+            Key::Object => return Err(refuse_object()),
+            Key::ImageOpts => image_opts = true,
+            Key::ForceShare => how.force_share = true,
+        }
+        Ok(())
+    })?;
+    let [name] = operands.as_slice() else {
+        return Err(Stop::Advice("Expecting one image file name".to_owned()));
+    };
+    let name = ImageName::parse(name, image_opts, &mut how)?;
+    how.backing = false;
+    how.inspect_only = true;
+
+    let chain = if whole_chain { report_chain(name, how)? } else { vec![report(&name, &how)?] };
+    let printed = match (form, chain.as_slice()) {
+        (Form::Human, chain) => output::human(chain),
+        (Form::Json, [one]) if !whole_chain => output::json_image(one),
+        (Form::Json, chain) => output::json_chain(chain),
+    };
+    run.print(&printed)?;
+    Ok(0)
+}
+
+/// Opens the images of a chain one after the other, so that each is shown as it is.
+fn report_chain(name: ImageName, how: How) -> Result<Vec<ImageReport>, Stop> {
+    let (mut name, mut how) = (name, how);
+    let mut chain: Vec<ImageReport> = Vec::new();
+    loop {
+        if chain.iter().any(|above| above.filename == name.shown()) {
+            let message = format!("Backing file '{}' creates an infinite loop.", name.shown());
+            return Err(Stop::failed(message));
+        }
+        chain.push(report(&name, &how)?);
+        let Some(top) = chain.last() else { return Ok(chain) };
+        let Some(below) = &top.full_backing_filename else { return Ok(chain) };
+        how.format.clone_from(&top.info.backing_format);
+        name = ImageName::parse(below.as_ref(), false, &mut how)?;
+    }
+}
+
+fn report(name: &ImageName, how: &How) -> Result<ImageReport, Stop> {
+    let opened = images::open(name, how)?;
+    let info = opened.info()?;
+    let full_backing_filename =
+        info.backing_file.as_deref().map(|backing| images::combine(&opened.filename, backing));
+    let file = opened.file_report()?;
+    Ok(ImageReport { filename: opened.filename.clone(), info, full_backing_filename, file })
+}

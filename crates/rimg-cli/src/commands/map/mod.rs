@@ -1,0 +1,157 @@
+//! `map`: which parts of the guest's disk are stored, and where.
+
+mod preallocated;
+
+use crate::args::{CommandHelp, Example, Flag};
+use crate::commands::{
+    Command, MAX_SIZE, common, output_form, parse, ranged_size, refuse_object, text,
+};
+use crate::images::{self, How, ImageName, Opened};
+use crate::message::{Stop, describe};
+use crate::output::Form;
+use crate::output::map::{HEADING, human_row, json_row};
+use crate::program::Run;
+use preallocated::Holes;
+use rimg::{MapEntries, MapEntry};
+use std::ffi::OsString;
+use std::ops::Range;
+
+pub(super) const COMMAND: Command = Command {
+    help: CommandHelp {
+        name: "map",
+        summary: "Show which parts of an image are stored, and where",
+        usage: "[-f FMT | --image-opts] [--object OBJDEF] [--output human|json] \
+                [--start-offset OFFSET] [--max-length LENGTH] [-U] FILENAME",
+        operands: &[("FILENAME", "the image")],
+        examples: &[
+            Example { does: "List what is stored", line: "map disk.qcow2" },
+            Example {
+                does: "List everything in the first GiB, for a program",
+                line: "map --output=json --max-length 1G disk.qcow2",
+            },
+        ],
+        flags: || FLAGS.iter().map(|(_, flag)| *flag).collect(),
+    },
+    run,
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Key {
+    Help,
+    Format,
+    Output,
+    Object,
+    ImageOpts,
+    ForceShare,
+    StartOffset,
+    MaxLength,
+}
+
+const FLAGS: &[(Key, Flag)] = &[
+    (Key::Help, common::HELP),
+    (Key::Format, common::FORMAT),
+    (Key::Output, common::OUTPUT),
+    (Key::Object, common::OBJECT),
+    (Key::ImageOpts, common::IMAGE_OPTS),
+    (Key::ForceShare, common::FORCE_SHARE),
+    (
+        Key::StartOffset,
+        Flag::new(&["start-offset"], "begin at this byte").short(b's').value("OFFSET"),
+    ),
+    (
+        Key::MaxLength,
+        Flag::new(&["max-length"], "end after this many bytes").short(b'l').value("LENGTH"),
+    ),
+];
+
+fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
+    let mut how = How::default();
+    let mut form = Form::Human;
+    let mut image_opts = false;
+    let (mut start, mut max_length) = (0, MAX_SIZE);
+    let operands = parse(FLAGS, args, |key, value| {
+        match key {
+            Key::Help => return Err(Stop::Help),
+            Key::Format => how.format = Some(text(&value)),
+            Key::Output => form = output_form(&value)?,
+            Key::Object => return Err(refuse_object()),
+            Key::ImageOpts => image_opts = true,
+            Key::ForceShare => how.force_share = true,
+            Key::StartOffset => start = ranged_size("start offset", &value, MAX_SIZE)?,
+            Key::MaxLength => max_length = ranged_size("max length", &value, MAX_SIZE)?,
+        }
+        Ok(())
+    })?;
+    let [name] = operands.as_slice() else {
+        return Err(Stop::Advice("Expecting one image file name".to_owned()));
+    };
+    let name = ImageName::parse(name, image_opts, &mut how)?;
+    let opened = images::open(&name, &how)?;
+    let end = start.saturating_add(max_length).min(opened.disk().size_bytes());
+    match form {
+        Form::Human => print_table(run, &opened, start..end),
+        Form::Json => print_json(run, &opened, start..end),
+    }?;
+    Ok(0)
+}
+
+fn print_table(run: &mut Run<'_>, opened: &Opened, range: Range<u64>) -> Result<(), Stop> {
+    run.print(HEADING)?;
+    for entry in entries(opened, range) {
+        let entry = entry?;
+        if !entry.data || entry.zero {
+            continue;
+        }
+        let Some(place) = entry.place else {
+            let message = "File contains external, encrypted or compressed clusters.";
+            return Err(Stop::failed(message));
+        };
+        let file = opened.file_name(entry.depth, place.file);
+        run.print(&human_row(&entry, place.host.0, &file))?;
+    }
+    Ok(())
+}
+
+fn print_json(run: &mut Run<'_>, opened: &Opened, range: Range<u64>) -> Result<(), Stop> {
+    if range.is_empty() {
+        return run.print(&format!("[{}]\n", json_row(&nothing_at(range.start))));
+    }
+    let mut separator = "[";
+    for entry in entries(opened, range) {
+        run.print(separator)?;
+        run.print(&json_row(&entry?))?;
+        separator = ",\n";
+    }
+    run.print("]\n")
+}
+
+fn entries(opened: &Opened, range: Range<u64>) -> impl Iterator<Item = Result<MapEntry, Stop>> {
+    let mut entries = MapEntries::within(opened.disk(), range);
+    let mut holes = Holes::new(opened.disk());
+    let failed =
+        |error| Stop::failed(format!("Failed to read image metadata: {}", describe(&error)));
+    std::iter::from_fn(move || {
+        loop {
+            if let Some(piece) = holes.next_piece() {
+                return Some(Ok(piece));
+            }
+            if let Err(error) = entries.next()?.and_then(|entry| holes.cut(entry)) {
+                return Some(Err(failed(error)));
+            }
+        }
+    })
+}
+
+/// What is shown of a range that holds nothing.
+const fn nothing_at(start: u64) -> MapEntry {
+    MapEntry {
+        start,
+        len_bytes: 0,
+        depth: 0,
+        present: false,
+        zero: false,
+        data: false,
+        compressed: false,
+        place: None,
+    }
+}

@@ -1,0 +1,110 @@
+//! The sub-commands, one file each.
+
+mod check;
+mod compare;
+mod convert;
+mod create;
+mod info;
+mod map;
+mod watch;
+
+use crate::args::{CommandHelp, Flag, Getopt, Order};
+use crate::message::Stop;
+use crate::output::Form;
+use crate::program::Run;
+use crate::size::{SizeError, parse_size};
+use std::ffi::{OsStr, OsString};
+
+/// The qemu-img whose command line this is.
+pub(crate) const QEMU_IMG_VERSION: &str = "10.0.2";
+
+/// A sub-command.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Command {
+    /// What help says of it.
+    pub(crate) help: CommandHelp,
+    /// Does it, with its part of the command line, and gives the exit code.
+    pub(crate) run: fn(&mut Run<'_>, Vec<OsString>) -> Result<u8, Stop>,
+}
+
+/// Every command there is, in the order of help.
+pub(crate) const ALL: &[Command] = &[
+    check::COMMAND,
+    compare::COMMAND,
+    convert::COMMAND,
+    create::COMMAND,
+    info::COMMAND,
+    map::COMMAND,
+];
+
+/// The commands of qemu-img that are not here.
+pub(crate) const MISSING: &[&str] =
+    &["amend", "bench", "bitmap", "commit", "dd", "measure", "rebase", "resize", "snapshot"];
+
+/// Flags that several commands have.
+mod common {
+    use crate::args::Flag;
+
+    pub(super) const HELP: Flag = Flag::new(&["help"], "print this help and exit").short(b'h');
+    pub(super) const QUIET: Flag = Flag::new(&["quiet"], "print nothing but errors").short(b'q');
+    pub(super) const FORMAT: Flag =
+        Flag::new(&["format"], "the image's format (found by itself when not given)")
+            .short(b'f')
+            .value("FMT");
+    pub(super) const OUTPUT: Flag =
+        Flag::new(&["output"], "print for people (the default) or for programs")
+            .value("human|json");
+    pub(super) const OBJECT: Flag =
+        Flag::new(&["object"], "an object, such as a secret, that the image needs").value("OBJDEF");
+    pub(super) const IMAGE_OPTS: Flag = Flag::new(
+        &["image-opts"],
+        "FILENAME is a list of options (driver=qcow2,file.filename=a.img) and not a name",
+    );
+    pub(super) const FORCE_SHARE: Flag =
+        Flag::new(&["force-share"], "open an image that another program is writing to").short(b'U');
+}
+
+/// Goes through the flags of a command, giving each to `take`, and returns its operands.
+fn parse<K: Copy + PartialEq>(
+    table: &[(K, Flag)],
+    args: Vec<OsString>,
+    mut take: impl FnMut(K, OsString) -> Result<(), Stop>,
+) -> Result<Vec<OsString>, Stop> {
+    let mut getopt = Getopt::new(table, Order::Permute, args);
+    while let Some((key, value)) = getopt.next_flag()? {
+        take(key, value.unwrap_or_default())?;
+    }
+    Ok(getopt.into_operands())
+}
+
+fn text(value: &OsStr) -> String {
+    value.to_string_lossy().into_owned()
+}
+
+fn output_form(value: &OsStr) -> Result<Form, Stop> {
+    let value = text(value);
+    Form::parse(&value)
+        .ok_or_else(|| Stop::Advice(format!("--output expects 'human' or 'json' not '{value}'")))
+}
+
+/// Objects are secrets in practice; nothing that needs one can be opened yet.
+fn refuse_object() -> Stop {
+    Stop::failed("--object is not supported yet: rimg opens no encrypted images")
+}
+
+/// A number of bytes called `what` between `range`'s ends.
+fn ranged_size(what: &str, value: &OsStr, max: u64) -> Result<u64, Stop> {
+    let value = text(value);
+    match parse_size(&value) {
+        Ok(bytes) if bytes <= max => Ok(bytes),
+        Ok(_) | Err(SizeError::OutOfRange) => {
+            Err(Stop::failed(format!("Invalid {what} specified. Must be between 0 and {max}.")))
+        }
+        Err(SizeError::Malformed) => {
+            Err(Stop::failed(format!("Invalid {what} specified: '{value}'.")))
+        }
+    }
+}
+
+/// The largest size of anything, in bytes.
+const MAX_SIZE: u64 = i64::MAX.cast_unsigned();

@@ -1,0 +1,60 @@
+//! What is seen of long work while it goes on, and how it is interrupted.
+
+use crate::message::{Stop, chain};
+use crate::output::progress::{Progress, percent};
+use crate::program::Run;
+use rimg_convert::{Observer, Warning};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Shows progress and warnings; called by all threads that work.
+pub(super) struct Watch<'a> {
+    run: &'a Run<'a>,
+    progress: Mutex<Progress>,
+}
+
+impl<'a> Watch<'a> {
+    pub(super) fn new(run: &'a Run<'a>, progress: Progress) -> Self {
+        Self { run, progress: Mutex::new(progress) }
+    }
+
+    /// Prints to standard error.
+    pub(super) fn say(&self, text: &str) {
+        self.run.say(text);
+    }
+
+    /// A flag that turns true when the user, or the system, wants an end.
+    pub(super) fn cancel_on_signals(&self) -> Result<Arc<AtomicBool>, Stop> {
+        let cancel = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&cancel);
+        ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))
+            .map_err(|error| Stop::failed(format!("Cannot watch for signals: {error}")))?;
+        Ok(cancel)
+    }
+
+    /// Shows how far the work is.
+    pub(super) fn show(&self, percent: f32) {
+        self.progress_bar().set(percent);
+    }
+
+    /// Nothing more will be shown.
+    pub(super) fn end(self) {
+        self.progress.into_inner().unwrap_or_else(PoisonError::into_inner).end();
+    }
+
+    fn progress_bar(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Observer for Watch<'_> {
+    fn progress(&self, done_bytes: u64, total_bytes: u64) {
+        if total_bytes > 0 {
+            self.show(percent(done_bytes, total_bytes));
+        }
+    }
+
+    fn warning(&self, warning: &Warning) {
+        self.say(&format!("warning: {}", chain(warning)));
+    }
+}

@@ -1,0 +1,267 @@
+//! New images: from what the user said to what a format driver is told.
+
+use crate::images::format;
+use crate::images::name::{ImageName, combine, protocol_of};
+use crate::images::open::{How, open_or_reason};
+use crate::message::{describe, describe_io};
+use crate::options::{self, Chosen, OptionList};
+use rimg::{Creator, Error, FileError, FormatInfo, LocalFiles, LockConflict, OptionSpec};
+use std::path::PathBuf;
+
+/// What the user said of an image to be made.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct NewImage {
+    /// Its name.
+    pub(crate) filename: String,
+    /// The size of its disk in bytes.
+    pub(crate) size_bytes: Option<u64>,
+    /// The image to be below it, as the new image is to name it.
+    pub(crate) backing: Option<String>,
+    /// The format of that.
+    pub(crate) backing_format: Option<String>,
+}
+
+/// An image that can be made: everything that can be known before is checked.
+#[derive(Debug)]
+pub(crate) struct PlannedImage {
+    filename: String,
+    format: &'static FormatInfo,
+    table: Vec<&'static OptionSpec>,
+    chosen: Chosen,
+    size_bytes: u64,
+}
+
+/// The format by the name that a user gave it, if images of it can be made.
+///
+/// # Errors
+/// The message.
+pub(crate) fn creatable_format(name: &str) -> Result<&'static FormatInfo, String> {
+    match format(name) {
+        None => Err(format!("Unknown file format '{name}'")),
+        Some(info) if !info.writable => {
+            Err(format!("Format driver '{name}' does not support image creation"))
+        }
+        Some(info) => Ok(info),
+    }
+}
+
+impl NewImage {
+    /// Checks everything that can be checked before anything is written; looks at the backing
+    /// image if `check_backing`.
+    ///
+    /// # Errors
+    /// The message, without the image's name.
+    pub(crate) fn plan(
+        &self,
+        format: &str,
+        list: &OptionList,
+        check_backing: bool,
+    ) -> Result<PlannedImage, String> {
+        let format = creatable_format(format)?;
+        if let Some(protocol) = unknown_protocol(&self.filename) {
+            return Err(format!("Unknown protocol '{protocol}'"));
+        }
+        let table = options::table(format, true);
+        let mut chosen = list.resolve(&table)?;
+        if self.size_bytes.is_some() && chosen.plain("size").is_some() {
+            return Err("The image size must be specified only once".to_owned());
+        }
+        set(&mut chosen, &table, "backing_file", self.backing.as_deref(), || {
+            format!("Backing file not supported for file format '{}'", format.name)
+        })?;
+        set(&mut chosen, &table, "backing_fmt", self.backing_format.as_deref(), || {
+            format!("Backing file format not supported for file format '{}'", format.name)
+        })?;
+        let backing_size = self.look_at_backing(&chosen, check_backing)?;
+        let asked = match chosen.plain("size") {
+            Some(size) => size.parse().ok(),
+            None => self.size_bytes,
+        };
+        let size_bytes = asked
+            .or(backing_size)
+            .ok_or_else(|| "Image creation needs a size parameter".to_owned())?;
+        set(&mut chosen, &table, "size", Some(&size_bytes.to_string()), no_size)?;
+        Ok(PlannedImage { filename: self.filename.clone(), format, table, chosen, size_bytes })
+    }
+
+    /// The size of the backing image, if there is one that can be looked at.
+    fn look_at_backing(&self, chosen: &Chosen, check: bool) -> Result<Option<u64>, String> {
+        let Some(backing) = chosen.plain("backing_file") else { return Ok(None) };
+        if backing.is_empty() {
+            return Err("Expected backing file name, got empty string".to_owned());
+        }
+        if backing == self.filename {
+            let message = "Trying to create an image with the same filename as the backing file";
+            return Err(format!("Error: {message}"));
+        }
+        let declared = chosen.plain("backing_fmt");
+        let mut size = None;
+        let mut hint = String::new();
+        if check {
+            let full = combine(&self.filename, backing);
+            let how =
+                How { format: declared.map(str::to_owned), force_share: true, ..How::default() };
+            let unopened = |reason: String| format!("{reason}\nCould not open backing image.");
+            let name = ImageName::of_file(full.as_ref()).map_err(unopened)?;
+            let opened = open_or_reason(&name, &how).map_err(unopened)?;
+            hint = format!("\nDetected format of {}.", opened.format());
+            size = Some(opened.disk().size_bytes());
+        }
+        if declared.is_none() {
+            return Err(format!("Backing file specified without backing format{hint}"));
+        }
+        Ok(size)
+    }
+}
+
+fn set(
+    chosen: &mut Chosen,
+    table: &[&'static OptionSpec],
+    name: &str,
+    value: Option<&str>,
+    unknown: impl FnOnce() -> String,
+) -> Result<(), String> {
+    let Some(value) = value else { return Ok(()) };
+    let spec = table.iter().find(|spec| spec.name == name).ok_or_else(unknown)?;
+    chosen.set(spec, value);
+    Ok(())
+}
+
+fn no_size() -> String {
+    "The format has no size option".to_owned()
+}
+
+fn unknown_protocol(filename: &str) -> Option<&str> {
+    protocol_of(filename).filter(|protocol| *protocol != "file")
+}
+
+impl PlannedImage {
+    /// The line that `create` prints.
+    pub(crate) fn announcement(&self) -> String {
+        let shown = self.chosen.shown(&self.table);
+        format!("Formatting '{}', fmt={}{shown}\n", self.filename, self.format.name)
+    }
+
+    /// Makes the image.
+    ///
+    /// # Errors
+    /// The message, without the image's name.
+    pub(crate) fn create(&self) -> Result<(), String> {
+        let backing_format = self.chosen.plain("backing_fmt");
+        if let Some(unknown) = backing_format.filter(|name| format(name).is_none()) {
+            return Err(format!("Parameter 'backing-fmt' does not accept value '{unknown}'"));
+        }
+        let mut unseen = options::HINTS.to_vec();
+        unseen.push("size");
+        let creator = Creator::new(self.format.name)
+            .size(self.size_bytes)
+            .options(&self.chosen.for_driver(&unseen))
+            .open_backing(false)
+            .policy(LocalFiles);
+        match creator.create(self.path()) {
+            Ok(_) => Ok(()),
+            Err(FileError { source, .. }) => Err(self.reason(&source)),
+        }
+    }
+
+    fn path(&self) -> &str {
+        self.filename.strip_prefix("file:").unwrap_or(&self.filename)
+    }
+
+    fn reason(&self, error: &Error) -> String {
+        let filename = self.path();
+        match error {
+            Error::Io { op: "create" | "open", source, .. } => {
+                if LockConflict::of(source).is_some() {
+                    format!("{source}\nIs another process using the image [{filename}]?")
+                } else {
+                    format!("Could not create '{filename}': {}", describe_io(source))
+                }
+            }
+            Error::Io { source, .. } if source.raw_os_error() == Some(FILE_TOO_LARGE) => {
+                let format = self.format.name;
+                format!("The image size is too large for file format '{format}'")
+            }
+            other => describe(other),
+        }
+    }
+
+    /// The files that the image will consist of, its own first.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let mut files = vec![self.path().into()];
+        if let Some(name) = self.chosen.plain("data_file") {
+            files.push(combine(self.path(), name).into());
+        }
+        files
+    }
+}
+
+/// `EFBIG`, whose own words would say less.
+const FILE_TOO_LARGE: i32 = 27;
+
+/// What is said of the target of a conversion.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TargetWishes<'a> {
+    /// `-o`
+    pub(crate) list: &'a OptionList,
+    /// `-B`
+    pub(crate) backing: Option<&'a str>,
+    /// `-F`
+    pub(crate) backing_format: Option<&'a str>,
+    /// `-c`
+    pub(crate) compress: bool,
+}
+
+/// Checks everything that can be known before the target of a conversion is made.
+///
+/// # Errors
+/// The message.
+pub(crate) fn plan_target(
+    filename: &str,
+    format_name: &str,
+    wishes: TargetWishes<'_>,
+    size_bytes: u64,
+) -> Result<PlannedImage, String> {
+    let format = creatable_format(format_name)?;
+    if let Some(protocol) = unknown_protocol(filename) {
+        return Err(format!("Unknown protocol '{protocol}'"));
+    }
+    let table = options::table(format, true);
+    let mut chosen = wishes.list.resolve(&table)?;
+    // Whatever the options say, the target is as large as the sources.
+    set(&mut chosen, &table, "size", Some(&size_bytes.to_string()), no_size)?;
+    set(&mut chosen, &table, "backing_file", wishes.backing, || {
+        format!("Backing file not supported for file format '{format_name}'")
+    })?;
+    set(&mut chosen, &table, "backing_fmt", wishes.backing_format, || {
+        format!("Backing file format not supported for file format '{format_name}'")
+    })?;
+    if chosen.plain("backing_file").is_some() && chosen.plain("backing_fmt").is_none() {
+        return Err("Use of backing file requires explicit backing format".to_owned());
+    }
+    if wishes.compress {
+        require_compression(format_name)?;
+        let encrypted = chosen.plain("encryption") == Some("on");
+        if encrypted || chosen.plain("encrypt.format").is_some() {
+            return Err("Compression and encryption not supported at the same time".to_owned());
+        }
+        if chosen.plain("preallocation").is_some_and(|mode| mode != "off") {
+            return Err("Compression and preallocation not supported at the same time".to_owned());
+        }
+    }
+    Ok(PlannedImage { filename: filename.to_owned(), format, table, chosen, size_bytes })
+}
+
+/// Refuses `-c` for formats that have no compressed clusters.
+///
+/// # Errors
+/// The message.
+pub(crate) fn require_compression(format_name: &str) -> Result<(), String> {
+    let compresses = |format: &&FormatInfo| {
+        format.create_options.iter().any(|spec| spec.name == "compression_type")
+    };
+    match format(format_name) {
+        Some(info) if compresses(&info) => Ok(()),
+        _ => Err("Compression not supported for this file format".to_owned()),
+    }
+}

@@ -1,0 +1,22 @@
+//! Images by name: what a name means, opening, creating. The library's errors get qemu-img's
+//! words here.
+
+mod create;
+mod name;
+mod open;
+
+pub(crate) use create::{NewImage, TargetWishes, plan_target, require_compression};
+pub(crate) use name::{ImageName, combine};
+pub(crate) use open::{How, Opened, open, source_cache, target_cache};
+
+use rimg::{FORMATS, FormatInfo, driver};
+
+/// What there is to know of the format with this name.
+pub(crate) fn format(name: &str) -> Option<&'static FormatInfo> {
+    driver(FORMATS, name).map(|driver| driver.format())
+}
+
+/// The names of all formats.
+pub(crate) fn format_names() -> Vec<&'static str> {
+    FORMATS.iter().map(|driver| driver.format().name).collect()
+}

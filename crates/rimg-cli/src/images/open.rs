@@ -1,0 +1,172 @@
+//! Opening images, with the words that users of qemu-img know for what goes wrong.
+
+use crate::images::name::{ImageName, combine};
+use crate::message::{Stop, describe, describe_io};
+use crate::output::info::FileReport;
+use rimg::{
+    BlockImage, CacheMode, Error, FileError, ImageInfo, LocalFiles, LockConflict, OpenedImage,
+    Opener,
+};
+use std::fs;
+
+/// How an image is to be opened.
+#[derive(Debug, Clone)]
+pub(crate) struct How {
+    /// Its format; found by itself when not given.
+    pub(crate) format: Option<String>,
+    /// Whether it will be written.
+    pub(crate) writable: bool,
+    /// Whether others may be writing to it.
+    pub(crate) force_share: bool,
+    /// Whether the images below are opened, too.
+    pub(crate) backing: bool,
+    /// Whether a look at the image's own words is all that is wanted.
+    pub(crate) inspect_only: bool,
+    /// How the system's page cache is used.
+    pub(crate) cache: CacheMode,
+}
+
+impl Default for How {
+    fn default() -> Self {
+        Self {
+            format: None,
+            writable: false,
+            force_share: false,
+            backing: true,
+            inspect_only: false,
+            cache: CacheMode::Writeback,
+        }
+    }
+}
+
+/// The mode that `-T` names; the default when it is not given.
+pub(crate) fn source_cache(name: Option<&str>) -> Result<CacheMode, Stop> {
+    cache(name, CacheMode::Writeback, "source cache")
+}
+
+/// The mode that `-t` names; the default when it is not given.
+pub(crate) fn target_cache(name: Option<&str>) -> Result<CacheMode, Stop> {
+    cache(name, CacheMode::Unsafe, "cache")
+}
+
+fn cache(name: Option<&str>, default: CacheMode, what: &str) -> Result<CacheMode, Stop> {
+    let Some(name) = name else { return Ok(default) };
+    CacheMode::from_name(name).ok_or_else(|| Stop::failed(format!("Invalid {what} option: {name}")))
+}
+
+/// An open image under the name that the user knows it by.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    /// The image.
+    pub(crate) image: OpenedImage,
+    /// Its name.
+    pub(crate) filename: String,
+}
+
+/// Opens an image.
+///
+/// # Errors
+/// `Could not open 'NAME': ` and why.
+pub(crate) fn open(name: &ImageName, how: &How) -> Result<Opened, Stop> {
+    let shown = name.shown();
+    open_or_reason(name, how)
+        .map_err(|reason| Stop::failed(format!("Could not open '{shown}': {reason}")))
+}
+
+/// As [`open`], with the reason alone.
+pub(super) fn open_or_reason(name: &ImageName, how: &How) -> Result<Opened, String> {
+    let mut opener = Opener::new()
+        .writable(how.writable)
+        .force_share(how.force_share)
+        .backing(how.backing)
+        .inspect_only(how.inspect_only)
+        .cache(how.cache)
+        .policy(LocalFiles);
+    if let Some(format) = &how.format {
+        opener = opener.format(format.as_str());
+    }
+    match opener.open(name.path()) {
+        Ok(image) => Ok(Opened { image, filename: name.shown().to_owned() }),
+        Err(FileError { source, .. }) => Err(reason(&source, name.shown())),
+    }
+}
+
+/// Why the file `filename` could not be opened as an image.
+fn reason(error: &Error, filename: &str) -> String {
+    match error {
+        Error::Io { op: "open", source, .. } => {
+            if LockConflict::of(source).is_some() {
+                format!("{source}\nIs another process using the image [{filename}]?")
+            } else if source.raw_os_error().is_some() {
+                format!("Could not open '{filename}': {}", describe_io(source))
+            } else {
+                source.to_string()
+            }
+        }
+        Error::Dependency { role: rimg::DependencyRole::Backing, name, source } => {
+            let below = reason(source, &combine(filename, name));
+            format!("Could not open backing file: {below}")
+        }
+        Error::Dependency { name, source, .. } => reason(source, &combine(filename, name)),
+        other => describe(other),
+    }
+}
+
+impl Opened {
+    /// The image as what all formats have in common.
+    pub(crate) fn disk(&self) -> &dyn BlockImage {
+        &*self.image
+    }
+
+    /// The format's name.
+    pub(crate) fn format(&self) -> &'static str {
+        self.image.format().name
+    }
+
+    /// What the image says of itself.
+    pub(crate) fn info(&self) -> Result<ImageInfo, Stop> {
+        self.image.info().map_err(|error| {
+            let name = &self.filename;
+            Stop::failed(format!("Could not read '{name}': {}", describe(&error)))
+        })
+    }
+
+    /// What there is to say of the image's file.
+    pub(crate) fn file_report(&self) -> Result<FileReport, Stop> {
+        let failed = |error| {
+            let name = &self.filename;
+            Stop::failed(format!("Could not read '{name}': {}", describe_io(&error)))
+        };
+        let Some(file) = self.image.file(0) else {
+            return Err(Stop::failed(format!("Could not read '{}'", self.filename)));
+        };
+        let regular = self
+            .image
+            .path()
+            .is_none_or(|path| fs::metadata(path).map_or(true, |metadata| metadata.is_file()));
+        // Files are counted in sectors, too.
+        let len_bytes = file.len_bytes().map_err(failed)?;
+        Ok(FileReport {
+            filename: self.filename.clone(),
+            protocol: if regular { "file" } else { "host_device" },
+            len_bytes: len_bytes.checked_next_multiple_of(512).unwrap_or(len_bytes),
+            disk_bytes: file.allocated_bytes().map_err(failed)?,
+        })
+    }
+
+    /// The name of a file of one layer of the chain, 0 being the top.
+    pub(crate) fn file_name(&self, depth: usize, file: u16) -> String {
+        let Some(layer) = self.image.layers().get(depth) else { return String::new() };
+        let other = usize::from(file).checked_sub(1).and_then(|index| layer.files.get(index));
+        let path = other.map(|(_, path)| path).or(layer.path.as_ref());
+        path.map(|path| path.display().to_string()).unwrap_or_default()
+    }
+
+    /// Writes back what is in memory.
+    pub(crate) fn close(self) -> Result<(), Stop> {
+        let filename = self.filename;
+        self.image.close().map_err(|error| {
+            Stop::failed(format!("error while closing '{filename}': {}", describe(&error.source)))
+        })
+    }
+}

@@ -1,0 +1,125 @@
+//! How a command ends before its time, and what is then said.
+
+use rimg_core::Error;
+use std::fmt::Write as _;
+use std::io;
+
+/// The exit code after an interruption: what shells report of a program that SIGINT ended.
+pub(crate) const INTERRUPTED: u8 = 130;
+
+/// Why a command stops.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// Help was asked for.
+    Help,
+    /// The command line is malformed: getopt's message, and where to find help.
+    Usage(String),
+    /// The command line makes no sense: a message, and where to find help.
+    Advice(String),
+    /// The work cannot be done.
+    Failed {
+        /// Why, without the program's name.
+        message: String,
+        /// The exit code.
+        exit: u8,
+    },
+    /// Standard output does not take what is printed.
+    Output(io::Error),
+}
+
+impl Stop {
+    /// The work cannot be done.
+    pub(crate) fn failed(message: impl Into<String>) -> Self {
+        Self::Failed { message: message.into(), exit: 1 }
+    }
+
+    /// The same with a further line.
+    pub(crate) fn with_hint(self, hint: &str) -> Self {
+        match self {
+            Self::Failed { message, exit } => {
+                Self::Failed { message: format!("{message}\n{hint}"), exit }
+            }
+            other => other,
+        }
+    }
+
+    /// The same with another exit code.
+    pub(crate) fn with_exit(self, exit: u8) -> Self {
+        match self {
+            Self::Failed { message, .. } => Self::Failed { message, exit },
+            other => other,
+        }
+    }
+}
+
+impl From<crate::args::UsageError> for Stop {
+    fn from(error: crate::args::UsageError) -> Self {
+        Self::Usage(error.0)
+    }
+}
+
+/// What is wrong, in the words that people know from qemu-img where it has words for it.
+pub(crate) fn describe(error: &Error) -> String {
+    match error {
+        Error::Io { source, .. } => describe_io(source),
+        Error::WrongFormat { format } => format!("Image is not in {format} format"),
+        Error::InvalidOption { reason, .. } => reason.clone(),
+        Error::Denied(reason) => reason.clone(),
+        other => capitalised(&chain(other)),
+    }
+}
+
+/// The system's words for an I/O error, without Rust's error number behind them.
+pub(crate) fn describe_io(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.rsplit_once(" (os error ") {
+        Some((words, _)) if error.raw_os_error().is_some() => words.to_owned(),
+        _ => text,
+    }
+}
+
+/// An error and its causes, the outermost first.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = match cause.downcast_ref::<io::Error>() {
+            Some(io_error) => describe_io(io_error),
+            None => cause.to_string(),
+        };
+        let _ = write!(text, ": {cause_text}");
+        source = cause.source();
+    }
+    text
+}
+
+fn capitalised(text: &str) -> String {
+    let mut letters = text.chars();
+    match letters.next() {
+        Some(first) => first.to_uppercase().chain(letters).collect(),
+        None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn io_errors_read_as_the_system_words_them() {
+        let missing = io::Error::from_raw_os_error(2);
+        let error = Error::Io { op: "open", at: 0, source: missing };
+        assert_eq!(describe(&error), "No such file or directory");
+    }
+
+    #[test]
+    fn other_errors_show_their_causes() {
+        let error = Error::Dependency {
+            role: rimg_core::DependencyRole::Backing,
+            name: "base".to_owned(),
+            source: Box::new(Error::Denied("policy".to_owned())),
+        };
+        assert!(describe(&error).ends_with("'base': policy"), "{}", describe(&error));
+        assert!(describe(&error).starts_with('C'));
+    }
+}

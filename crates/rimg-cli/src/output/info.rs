@@ -1,0 +1,282 @@
+//! What `info` prints of an image or of a chain of them.
+
+use crate::json;
+use crate::output::snapshots;
+use crate::size::human_size;
+use rimg_core::{ImageInfo, InfoValue};
+use std::fmt::Write as _;
+
+/// All that is printed of one image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ImageReport {
+    /// The image's name as the user, or the image above, gives it.
+    pub(crate) filename: String,
+    /// What the image says of itself.
+    pub(crate) info: ImageInfo,
+    /// Where the backing file is to be found from here.
+    pub(crate) full_backing_filename: Option<String>,
+    /// The file that the image lies in.
+    pub(crate) file: FileReport,
+}
+
+/// The file that an image lies in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FileReport {
+    /// Its name.
+    pub(crate) filename: String,
+    /// `file`, or `host_device` for devices.
+    pub(crate) protocol: &'static str,
+    /// Its length in bytes.
+    pub(crate) len_bytes: u64,
+    /// The space that it takes, in bytes, where the system says.
+    pub(crate) disk_bytes: Option<u64>,
+}
+
+/// The chain for people: paragraphs with a line for each fact.
+pub(crate) fn human(chain: &[ImageReport]) -> String {
+    let images: Vec<String> = chain.iter().map(human_image).collect();
+    images.join("\n")
+}
+
+fn human_image(report: &ImageReport) -> String {
+    let ImageReport { filename, info, full_backing_filename, file } = report;
+    let size = info.virtual_size_bytes;
+    let mut text = format!(
+        "image: {filename}\nfile format: {}\nvirtual size: {} ({size} bytes)\ndisk size: {}\n",
+        info.format,
+        human_size(size),
+        disk_size(file)
+    );
+    if info.encrypted {
+        text.push_str("encrypted: yes\n");
+    }
+    if let Some(bytes) = info.cluster_bytes {
+        let _ = writeln!(text, "cluster_size: {bytes}");
+    }
+    if info.dirty {
+        text.push_str("cleanly shut down: no\n");
+    }
+    if let Some(backing) = &info.backing_file {
+        let _ = write!(text, "backing file: {backing}");
+        if let Some(full) = full_backing_filename.as_ref().filter(|full| *full != backing) {
+            let _ = write!(text, " (actual path: {full})");
+        }
+        text.push('\n');
+    }
+    if let Some(format) = &info.backing_format {
+        let _ = writeln!(text, "backing file format: {format}");
+    }
+    if !info.snapshots.is_empty() {
+        text.push_str(&snapshots::table(&info.snapshots));
+    }
+    if !info.specific.is_empty() {
+        text.push_str("Format specific information:\n");
+        human_map(&mut text, &info.specific, 1);
+    }
+    let _ = writeln!(
+        text,
+        "Child node '/file':\n    filename: {}\n    protocol type: {}\n    \
+         file length: {} ({} bytes)\n    disk size: {}",
+        file.filename,
+        file.protocol,
+        human_size(file.len_bytes),
+        file.len_bytes,
+        disk_size(file)
+    );
+    text
+}
+
+fn disk_size(file: &FileReport) -> String {
+    file.disk_bytes.map_or_else(|| "unavailable".to_owned(), human_size)
+}
+
+fn human_map(text: &mut String, members: &[(&'static str, InfoValue)], depth: usize) {
+    for (name, value) in members {
+        human_member(text, &name.replace('-', " "), value, depth);
+    }
+}
+
+fn human_member(text: &mut String, name: &str, value: &InfoValue, depth: usize) {
+    for _ in 0..depth {
+        text.push_str("    ");
+    }
+    let inner = depth.saturating_add(1);
+    let _ = match value {
+        InfoValue::Bool(truth) => writeln!(text, "{name}: {truth}"),
+        InfoValue::Number(number) => writeln!(text, "{name}: {number}"),
+        InfoValue::Text(string) => writeln!(text, "{name}: {string}"),
+        InfoValue::List(values) => {
+            let _ = writeln!(text, "{name}:");
+            for (index, value) in values.iter().enumerate() {
+                human_member(text, &format!("[{index}]"), value, inner);
+            }
+            Ok(())
+        }
+        InfoValue::Map(members) => {
+            let _ = writeln!(text, "{name}:");
+            human_map(text, members, inner);
+            Ok(())
+        }
+    };
+}
+
+/// One image for programs.
+pub(crate) fn json_image(report: &ImageReport) -> String {
+    json::pretty(&image_value(report))
+}
+
+/// A chain for programs, the top image first.
+pub(crate) fn json_chain(chain: &[ImageReport]) -> String {
+    json::pretty(&InfoValue::List(chain.iter().map(image_value).collect()))
+}
+
+/// The members in the order in which qemu-img prints them.
+fn image_value(report: &ImageReport) -> InfoValue {
+    let ImageReport { filename, info, full_backing_filename, file } = report;
+    let mut members = vec![(
+        "children",
+        InfoValue::List(vec![InfoValue::Map(vec![
+            ("name", text("file")),
+            ("info", file_value(file)),
+        ])]),
+    )];
+    let mut put = |name, value: Option<InfoValue>| members.extend(value.map(|value| (name, value)));
+    put("backing-filename-format", info.backing_format.as_deref().map(text));
+    let snapshots = &info.snapshots;
+    put(
+        "snapshots",
+        (!snapshots.is_empty())
+            .then(|| InfoValue::List(snapshots.iter().map(snapshots::value).collect())),
+    );
+    put("virtual-size", Some(InfoValue::Number(info.virtual_size_bytes)));
+    put("filename", Some(text(filename)));
+    put("cluster-size", info.cluster_bytes.map(InfoValue::Number));
+    put("format", Some(text(info.format)));
+    put("actual-size", file.disk_bytes.map(InfoValue::Number));
+    put(
+        "format-specific",
+        (!info.specific.is_empty()).then(|| specific(info.format, info.specific.clone())),
+    );
+    put("full-backing-filename", full_backing_filename.as_deref().map(text));
+    put("encrypted", info.encrypted.then_some(InfoValue::Bool(true)));
+    put("backing-filename", info.backing_file.as_deref().map(text));
+    put("dirty-flag", Some(InfoValue::Bool(info.dirty)));
+    InfoValue::Map(members)
+}
+
+fn file_value(file: &FileReport) -> InfoValue {
+    let mut members = vec![
+        ("children", InfoValue::List(Vec::new())),
+        ("virtual-size", InfoValue::Number(file.len_bytes)),
+        ("filename", text(&file.filename)),
+        ("format", text(file.protocol)),
+    ];
+    members.extend(file.disk_bytes.map(|bytes| ("actual-size", InfoValue::Number(bytes))));
+    members.push(("format-specific", specific("file", Vec::new())));
+    members.push(("dirty-flag", InfoValue::Bool(false)));
+    InfoValue::Map(members)
+}
+
+fn specific(kind: &str, data: Vec<(&'static str, InfoValue)>) -> InfoValue {
+    InfoValue::Map(vec![("type", text(kind)), ("data", InfoValue::Map(data))])
+}
+
+fn text(text: &str) -> InfoValue {
+    InfoValue::Text(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> ImageReport {
+        let specific = vec![
+            ("compat", InfoValue::Text("1.1".to_owned())),
+            (
+                "bitmaps",
+                InfoValue::List(vec![InfoValue::Map(vec![
+                    ("flags", InfoValue::List(vec![InfoValue::Text("auto".to_owned())])),
+                    ("granularity", InfoValue::Number(65536)),
+                ])]),
+            ),
+            ("extended-l2", InfoValue::Bool(false)),
+        ];
+        ImageReport {
+            filename: "d/top.qcow2".to_owned(),
+            info: ImageInfo {
+                format: "qcow2",
+                virtual_size_bytes: 64 << 20,
+                cluster_bytes: Some(65536),
+                encrypted: true,
+                dirty: true,
+                backing_file: Some("base.raw".to_owned()),
+                backing_format: Some("raw".to_owned()),
+                specific,
+                ..ImageInfo::default()
+            },
+            full_backing_filename: Some("d/base.raw".to_owned()),
+            file: FileReport {
+                filename: "d/top.qcow2".to_owned(),
+                protocol: "file",
+                len_bytes: 197_120,
+                disk_bytes: None,
+            },
+        }
+    }
+
+    #[test]
+    fn people_read_a_line_for_each_fact() {
+        let expected = "\
+image: d/top.qcow2
+file format: qcow2
+virtual size: 64 MiB (67108864 bytes)
+disk size: unavailable
+encrypted: yes
+cluster_size: 65536
+cleanly shut down: no
+backing file: base.raw (actual path: d/base.raw)
+backing file format: raw
+Format specific information:
+    compat: 1.1
+    bitmaps:
+        [0]:
+            flags:
+                [0]: auto
+            granularity: 65536
+    extended l2: false
+Child node '/file':
+    filename: d/top.qcow2
+    protocol type: file
+    file length: 192 KiB (197120 bytes)
+    disk size: unavailable
+";
+        assert_eq!(human(&[report()]), expected);
+        assert_eq!(human(&[report(), report()]), format!("{expected}\n{expected}"));
+    }
+
+    #[test]
+    fn programs_read_members_in_a_fixed_order() {
+        let text = json_image(&report());
+        let members: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("    \"")?.split_once('"'))
+            .map(|(name, _)| name)
+            .collect();
+        assert_eq!(
+            members,
+            [
+                "children",
+                "backing-filename-format",
+                "virtual-size",
+                "filename",
+                "cluster-size",
+                "format",
+                "format-specific",
+                "full-backing-filename",
+                "encrypted",
+                "backing-filename",
+                "dirty-flag"
+            ]
+        );
+    }
+}

@@ -1,0 +1,82 @@
+//! Conversions that do not come to their end.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Some seconds of work at the rate of these tests.
+const SIZE: usize = 16 << 20;
+
+#[test]
+fn an_interrupted_target_is_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("source"), vec![7; SIZE]).unwrap();
+    let output = interrupt(folder.path(), &["convert", "-r", "2M", "source", "target"]);
+    assert_eq!(output.status.code(), Some(130));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said, "rimg: interrupted\n'target' is incomplete and was removed\n");
+    assert!(!folder.path().join("target").exists());
+}
+
+#[test]
+fn an_interrupted_target_that_was_there_before_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("source"), vec![7; SIZE]).unwrap();
+    fs::write(folder.path().join("target"), vec![0; SIZE]).unwrap();
+    let output = interrupt(folder.path(), &["convert", "-n", "-r", "2M", "source", "target"]);
+    assert_eq!(output.status.code(), Some(130));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said, "rimg: interrupted\n'target' is incomplete: do not use it\n");
+    assert!(folder.path().join("target").exists());
+}
+
+#[test]
+fn a_target_that_is_too_small_is_not_called_incomplete() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("source"), vec![7; 1024]).unwrap();
+    fs::write(folder.path().join("target"), vec![0; 512]).unwrap();
+    let output = command(folder.path(), &["convert", "-n", "source", "target"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said, "rimg: output file is smaller than input file\n");
+    assert_eq!(fs::read(folder.path().join("target")).unwrap(), [0; 512]);
+}
+
+#[test]
+fn a_source_that_is_shared_is_not_taken_for_a_target() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("disk"), vec![7; 1024]).unwrap();
+    let output = command(folder.path(), &["convert", "-U", "disk", "./disk"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(fs::read(folder.path().join("disk")).unwrap(), [7; 1024]);
+}
+
+fn command(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rimg"));
+    command.args(args).current_dir(folder).stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Starts rimg, waits until data arrives in `target`, and sends it an interrupt.
+fn interrupt(folder: &Path, args: &[&str]) -> Output {
+    let child = command(folder, args).spawn().unwrap();
+    let start = Instant::now();
+    while first_byte(&folder.join("target")) != Some(7) {
+        assert!(start.elapsed() < Duration::from_secs(20), "nothing is written");
+        thread::sleep(Duration::from_millis(20));
+    }
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn first_byte(path: &Path) -> Option<u8> {
+    let mut byte = [0];
+    fs::File::open(path).ok()?.read_exact(&mut byte).ok()?;
+    Some(byte[0])
+}

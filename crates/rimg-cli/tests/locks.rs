@@ -1,0 +1,57 @@
+//! Images that another program holds open, in the words of qemu-img.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use rimg_testkit::peer::Peer;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const IN_USE: &str = "Is another process using the image [m.q]?\n";
+
+#[test]
+fn an_image_in_use_is_left_alone() {
+    let (Some(qemu_img), Some(qemu_io)) = (Peer::qemu_img(), Peer::qemu_io()) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let qemu_img = qemu_img.in_dir(folder.path());
+    qemu_img.ok(["create", "-q", "-f", "qcow2", "m.q", "4M"]);
+    qemu_img.ok(["create", "-q", "r", "4M"]);
+    let _holder = qemu_io.in_dir(folder.path()).start(["m.q"]);
+    let start = Instant::now();
+    while qemu_img.run(["info", "m.q"]).status == Some(0) {
+        assert!(start.elapsed() < Duration::from_secs(20), "qemu-io takes no lock");
+        thread::sleep(Duration::from_millis(20));
+    }
+
+    for line in [
+        "info m.q",
+        "info -U m.q",
+        "check m.q",
+        "map m.q",
+        "compare m.q r",
+        "compare -U -q m.q r",
+        "convert m.q x",
+        "convert -U m.q x",
+        "convert -n -O qcow2 r m.q",
+        "convert r m.q",
+        "create -q m.q 1M",
+    ] {
+        let args: Vec<&str> = line.split(' ').collect();
+        let theirs = qemu_img.run(&args);
+        let (status, stderr) = rimg(folder.path(), &args);
+        assert_eq!((status, stderr.as_str()), (theirs.status, theirs.stderr.as_str()), "{line}");
+        assert_eq!(stderr.ends_with(IN_USE), !line.contains("-U"), "{line}");
+    }
+    let converted = std::fs::metadata(folder.path().join("m.q")).unwrap().len();
+    assert!(converted > 0, "the image in use was emptied");
+}
+
+fn rimg(folder: &Path, args: &[&str]) -> (Option<i32>, String) {
+    let link = folder.join("qemu-img");
+    if !link.exists() {
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_rimg"), &link).unwrap();
+    }
+    let mut command = Command::new(link);
+    let output = command.args(args).current_dir(folder).stdin(Stdio::null()).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}

@@ -1,0 +1,261 @@
+//! Runs the same command lines with rimg and with qemu-img, each in a folder of its own, and
+//! compares what they print, on both streams, and their exit codes.
+//!
+//! The command lines are in `peer/*.cases`. A line that starts with `=` names a case and begins
+//! with two empty folders; the lines after it are run in order:
+//!
+//! | verb | what it runs |
+//! |---|---|
+//! | `img` | rimg, called `qemu-img`, in one folder, and qemu-img in the other; compared |
+//! | `ref` | qemu-img in both folders, to make what `img` lines look at; has to succeed |
+//! | `io` | qemu-io in both folders; has to succeed |
+//! | `write` | writes a file: its name, where, and bytes in hexadecimal |
+//! | `truncate` | makes a file or changes its length: its name, the length |
+//! | `remove` | removes a file |
+//! | `mkdir` | makes a folder |
+//!
+//! Words are separated by spaces and may be quoted. A line ending in a backslash goes on.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use rimg_testkit::peer::Peer;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{Seek, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+#[test]
+fn usage() {
+    run_cases(include_str!("peer/usage.cases"));
+}
+
+#[test]
+fn create() {
+    run_cases(include_str!("peer/create.cases"));
+}
+
+#[test]
+fn create_options() {
+    run_cases(include_str!("peer/options.cases"));
+}
+
+#[test]
+fn info() {
+    run_cases(include_str!("peer/info.cases"));
+}
+
+#[test]
+fn map() {
+    run_cases(include_str!("peer/map.cases"));
+}
+
+#[test]
+fn compare() {
+    run_cases(include_str!("peer/compare.cases"));
+}
+
+#[test]
+fn check() {
+    run_cases(include_str!("peer/check.cases"));
+}
+
+#[test]
+fn convert() {
+    run_cases(include_str!("peer/convert.cases"));
+}
+
+fn run_cases(text: &str) {
+    if !peer_is_there() {
+        return;
+    }
+    let cases = parse(text);
+    assert!(!cases.is_empty(), "no cases");
+    let mut report = String::new();
+    let mut compared = 0;
+    for case in &cases {
+        compared += run_case(case, &mut report);
+    }
+    println!("{compared} command lines compared in {} cases", cases.len());
+    assert!(report.is_empty(), "\n{report}");
+}
+
+/// Whether there is something to compare with. Where `CI` is set it has to be.
+fn peer_is_there() -> bool {
+    Peer::qemu_img().is_some() && Peer::qemu_io().is_some()
+}
+
+struct Case<'a> {
+    name: &'a str,
+    lines: Vec<Vec<String>>,
+}
+
+fn parse(text: &str) -> Vec<Case<'_>> {
+    let mut cases: Vec<Case<'_>> = Vec::new();
+    let mut begun = String::new();
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix('=') {
+            cases.push(Case { name: name.trim(), lines: Vec::new() });
+        } else if line.starts_with('#') || line.trim().is_empty() {
+        } else if let Some(start) = line.strip_suffix('\\') {
+            begun.push_str(start);
+        } else {
+            begun.push_str(line);
+            let case = cases.last_mut().expect("a case begins with a line '= name'");
+            case.lines.push(words(&std::mem::take(&mut begun)));
+        }
+    }
+    cases
+}
+
+fn words(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    for letter in line.chars() {
+        match quote {
+            Some(open) if letter == open => quote = None,
+            Some(_) => word.get_or_insert_default().push(letter),
+            None if letter == '\'' || letter == '"' => {
+                quote = Some(letter);
+                word.get_or_insert_default();
+            }
+            None if letter == ' ' => words.extend(word.take()),
+            None => word.get_or_insert_default().push(letter),
+        }
+    }
+    assert!(quote.is_none(), "unbalanced quotes: {line}");
+    words.extend(word);
+    words
+}
+
+/// Runs one case, adds what differs to `report`, and returns how many lines were compared.
+fn run_case(case: &Case<'_>, report: &mut String) -> usize {
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, theirs) = (folder.path().join("ours"), folder.path().join("theirs"));
+    fs::create_dir(&ours).unwrap();
+    fs::create_dir(&theirs).unwrap();
+    let rimg = folder.path().join("qemu-img");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_rimg"), &rimg).unwrap();
+    let mut compared = 0;
+    for line in &case.lines {
+        let (verb, args) = line.split_first().unwrap();
+        match verb.as_str() {
+            "img" => {
+                compared += 1;
+                let our = outcome(&rimg, &ours, args);
+                let their = outcome(Path::new("qemu-img"), &theirs, args);
+                if our != their {
+                    let _ = writeln!(
+                        report,
+                        "case '{}', line '{}'\n{}",
+                        case.name,
+                        line.join(" "),
+                        differences(&our, &their)
+                    );
+                }
+            }
+            verb => {
+                prepare(verb, args, &ours, case);
+                prepare(verb, args, &theirs, case);
+            }
+        }
+    }
+    compared
+}
+
+fn prepare(verb: &str, args: &[String], folder: &Path, case: &Case<'_>) {
+    let path = |name: &String| -> PathBuf { folder.join(name) };
+    match (verb, args) {
+        ("ref", args) => succeed(Command::new("qemu-img").args(args).current_dir(folder), case),
+        ("io", args) => succeed(Command::new("qemu-io").args(args).current_dir(folder), case),
+        ("write", [name, at, bytes]) => {
+            let mut file = fs::File::options()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(path(name))
+                .unwrap();
+            file.seek(SeekFrom::Start(at.parse().unwrap())).unwrap();
+            file.write_all(&hexadecimal(bytes)).unwrap();
+        }
+        ("truncate", [name, len]) => {
+            let file = fs::File::options()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(path(name))
+                .unwrap();
+            file.set_len(len.parse().unwrap()).unwrap();
+        }
+        ("remove", [name]) => fs::remove_file(path(name)).unwrap(),
+        ("mkdir", [name]) => fs::create_dir(path(name)).unwrap(),
+        _ => panic!("case '{}': what is '{verb} {args:?}'?", case.name),
+    }
+}
+
+fn succeed(command: &mut Command, case: &Case<'_>) {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "case '{}': {command:?}: {output:?}", case.name);
+}
+
+fn hexadecimal(text: &str) -> Vec<u8> {
+    let digits = text.as_bytes().chunks(2);
+    digits.map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+}
+
+#[derive(PartialEq, Eq)]
+struct Outcome {
+    exit: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+fn outcome(program: &Path, folder: &Path, args: &[String]) -> Outcome {
+    let output =
+        Command::new(program).args(args).current_dir(folder).stdin(Stdio::null()).output().unwrap();
+    let program = program.display().to_string();
+    let neutral = |bytes: &[u8]| neutral(&String::from_utf8_lossy(bytes), &program);
+    Outcome {
+        exit: output.status.code(),
+        stdout: neutral(&output.stdout),
+        stderr: neutral(&output.stderr),
+    }
+}
+
+/// Takes out what may differ: how the program is called, how much space a file system needs, and
+/// how far the work was between its start and its end.
+fn neutral(text: &str, program: &str) -> String {
+    let mut neutral = String::new();
+    let is_step = |piece: &&str| {
+        piece.ends_with("/100%)\r") && !piece.contains("(0.00/") && !piece.contains("(100.00/")
+    };
+    let text: String = text.split_inclusive('\r').filter(|piece| !is_step(piece)).collect();
+    for line in text.replace(program, "qemu-img").split_inclusive('\n') {
+        let indent = line.len() - line.trim_start().len();
+        match line.trim_start() {
+            space if space.starts_with("disk size: ") => {
+                let _ = writeln!(neutral, "{:indent$}disk size: N", "");
+            }
+            space if space.starts_with("\"actual-size\": ") => {
+                let _ = writeln!(neutral, "{:indent$}\"actual-size\": N,", "");
+            }
+            _ => neutral.push_str(line),
+        }
+    }
+    neutral
+}
+
+fn differences(ours: &Outcome, theirs: &Outcome) -> String {
+    let mut text = String::new();
+    if ours.exit != theirs.exit {
+        let _ = writeln!(text, "  exit code {:?}, not {:?}", ours.exit, theirs.exit);
+    }
+    for (stream, ours, theirs) in
+        [("stdout", &ours.stdout, &theirs.stdout), ("stderr", &ours.stderr, &theirs.stderr)]
+    {
+        if ours != theirs {
+            let _ = writeln!(text, "  {stream}, ours: {ours:?}\n  {stream}, theirs: {theirs:?}");
+        }
+    }
+    text
+}
