@@ -21,18 +21,22 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let source = Opener::new().policy(LocalFiles).open(source)?;
 
+    let mut exists = false;
     let mut options = ConvertOptions::default();
     options.target_is_new = true;
     let mut creator = Creator::new(&format).size(source.size_bytes());
     for option in args {
         match option.split_once('=') {
             Some(("compress", value)) => options.compress = value == "on",
+            Some(("create", "off")) => exists = true,
             Some(("threads", value)) => options.threads = Some(value.parse()?),
             Some((name, value)) => creator = creator.option(name, value),
             None => return Err(format!("'{option}' is no OPTION=VALUE").into()),
         }
     }
-    creator.create(&target)?;
+    if !exists {
+        creator.create(&target)?;
+    }
     // Unless it gets complete, nothing is to be left that looks like a target.
     let guard = TargetGuard::created([&target]);
     let target =

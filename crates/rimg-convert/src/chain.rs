@@ -113,7 +113,7 @@ impl<'a> Layer<'a> {
     /// of a larger one may be as long.
     fn whole_cluster(&self, range: &Range<u64>) -> Option<u64> {
         let cluster = self.cluster_bytes.filter(|&cluster| cluster != 0)?;
-        let aligned = range.start % cluster == 0;
+        let aligned = range.start.is_multiple_of(cluster);
         let whole = range.end - range.start == cluster || range.end == self.size;
         (aligned && whole).then_some(cluster)
     }

@@ -9,10 +9,10 @@ use crate::plan::{Geometry, Planner};
 use crate::progress::{Meter, Observer};
 use crate::rate::Rate;
 use crate::recode::Coding;
-use crate::reorder::Window;
+use crate::reorder::{Order, Window};
 use crate::source::{SECTOR_BYTES, Source};
 use crate::stop::{Cancelled, Stop, lock};
-use crate::unit::{UNIT_BYTES, Unit};
+use crate::unit::{ENCODED_UNIT_BYTES, UNIT_BYTES, Unit};
 use crate::worker::{Task, Worker};
 use rimg_core::num::to_u64;
 use rimg_core::{BlockImage, ImageWrite};
@@ -69,7 +69,12 @@ pub fn convert(
     if options.target_is_new {
         writer.relax_until_flush();
     }
-    let target = Target { writer, compressor, rate: Rate::new(options.bytes_per_second) };
+    let target = Target {
+        writer,
+        compressor,
+        rate: Rate::new(options.bytes_per_second),
+        is_cached: target.file(0).is_some_and(|file| file.align_bytes() == 1),
+    };
     let engine = Engine::new(&task, target, options, observer, cancel);
     engine.run(threads(options.threads))
 }
@@ -97,19 +102,19 @@ impl<'a> Engine<'a> {
         let size = task.source.size_bytes();
         let shared_from = options.backing.map(|backing| backing.layers_above);
         let planner = Planner::new(task.source.walk(shared_from), size, task.geometry);
+        let order = order(&target, options);
         let threads = threads(options.threads);
-        // Warnings come in order as well.
-        let ordered = target.writer.places_in_order() || options.salvage;
         let units = match options.units_in_flight {
             Some(units) => units.get(),
-            None if ordered => threads.saturating_mul(2).saturating_add(1),
-            None => threads,
+            None if order == Order::Any => threads,
+            // Enough to read on while one thread writes.
+            None => threads.saturating_add(3),
         };
         Self {
             task,
             target,
             planner: Mutex::new(planner),
-            window: Window::new(ordered, units),
+            window: Window::new(order, units),
             meter: Meter::new(observer, size),
             observer,
             stop: Stop::new(cancel),
@@ -237,6 +242,17 @@ fn coding(
         .map_err(|source| ConvertError::Target { doing: "encoding for", source })
 }
 
+fn order(target: &Target<'_>, options: &ConvertOptions) -> Order {
+    // Warnings come in order as well.
+    if target.writer.places_in_order() || options.salvage {
+        Order::Planned
+    } else if target.is_cached {
+        Order::OneByOne
+    } else {
+        Order::Any
+    }
+}
+
 /// How the target is to be written, from what it is and what was asked for.
 fn geometry(
     target: &dyn BlockImage,
@@ -251,7 +267,7 @@ fn geometry(
     } else {
         u64::MAX
     };
-    let sparse = u64::from(options.sparse_bytes).clamp(SECTOR_BYTES, to_u64(UNIT_BYTES));
+    let sparse = u64::from(options.sparse_bytes).clamp(SECTOR_BYTES, to_u64(ENCODED_UNIT_BYTES));
     let cluster = match coding {
         Some(coding) => Some(to_u64(coding.cluster_bytes)),
         // Zeroes in parts of a cluster cost more than they save, where they have to be written.
@@ -262,11 +278,13 @@ fn geometry(
         Some(cluster) if cluster != 0 => sparse.next_multiple_of(cluster),
         _ => sparse,
     };
-    let unit_bytes = to_u64(UNIT_BYTES).max(granule);
+    // Encoding takes long: smaller units keep all threads busy to the end.
+    let unit = if coding.is_some() { ENCODED_UNIT_BYTES } else { UNIT_BYTES };
+    let unit_bytes = to_u64(unit).max(granule);
     let unit_bytes = unit_bytes - unit_bytes % granule;
     Geometry {
         granule,
-        unit_bytes: usize::try_from(unit_bytes).unwrap_or(UNIT_BYTES),
+        unit_bytes: usize::try_from(unit_bytes).unwrap_or(unit),
         skip_known: options.sparse_bytes != 0 || options.copy_offload,
         zero_from,
     }

@@ -16,6 +16,8 @@ pub(crate) struct Target<'a> {
     pub(crate) writer: &'a dyn ImageWrite,
     pub(crate) compressor: Option<&'a dyn CompressedWrite>,
     pub(crate) rate: Rate,
+    /// Whether its bytes go through the operating system's cache.
+    pub(crate) is_cached: bool,
 }
 
 impl Target<'_> {

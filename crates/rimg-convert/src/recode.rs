@@ -30,7 +30,7 @@ impl Coding {
         let cluster = to_u64(self.cluster_bytes);
         encoded.codec == self.codec
             && encoded.whole == Some(cluster)
-            && piece.at % cluster == 0
+            && piece.at.is_multiple_of(cluster)
             && (piece.len == self.cluster_bytes || piece.end() == self.target_end)
             && encoded.image.file(encoded.at.file).is_some()
     }
@@ -118,8 +118,8 @@ impl Recoder {
         }
         let mut at = pieces.first().map_or(0, |piece| piece.at);
         let input = self.input.get(..used).unwrap_or_default();
-        let mut runs = task.runs(input, at);
-        while let Some((run, zero)) = runs.next() {
+        let runs = task.runs(input, at);
+        for (run, zero) in runs {
             if zero {
                 let end = at.saturating_add(to_u64(run.len()));
                 push_zeroes(&mut unit.ops, at..end, task.geometry.zero_from);

@@ -5,6 +5,18 @@ use crate::unit::Unit;
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
 
+/// How units get to the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// In the order of their numbers, one at a time.
+    Planned,
+    /// As they come, one at a time: a file lets only one thread write, and the others would burn
+    /// their time in the kernel.
+    OneByOne,
+    /// As they come, all at the same time.
+    Any,
+}
+
 /// A fixed number of units, handed out to be worked on and taken back when they are done.
 ///
 /// Where order matters, a unit that is done waits for the ones before it. Whoever brings the one
@@ -12,7 +24,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 /// and only wait when all units are in use. Since a unit is at hand before its number is drawn,
 /// the missing one is always being worked on.
 pub(crate) struct Window<'a> {
-    ordered: bool,
+    order: Order,
     capacity: usize,
     state: Mutex<State<'a>>,
     freed: Condvar,
@@ -26,12 +38,14 @@ struct State<'a> {
     done: VecDeque<Option<Unit<'a>>>,
     next: u64,
     placing: bool,
+    /// How many threads wait for a unit: waking nobody costs a system call.
+    waiting: usize,
 }
 
 impl<'a> Window<'a> {
     /// A window of `capacity` units, 1 at least.
-    pub(crate) fn new(ordered: bool, capacity: usize) -> Self {
-        Self { ordered, capacity: capacity.max(1), state: Mutex::default(), freed: Condvar::new() }
+    pub(crate) fn new(order: Order, capacity: usize) -> Self {
+        Self { order, capacity: capacity.max(1), state: Mutex::default(), freed: Condvar::new() }
     }
 
     /// A unit to work on, as soon as there is one; `None` when the work is to end.
@@ -49,47 +63,46 @@ impl<'a> Window<'a> {
                 state.made += 1;
                 return Some(Unit::default());
             }
+            state.waiting += 1;
             state = self.freed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.waiting -= 1;
         }
     }
 
-    /// Takes back a unit that nothing was done with.
+    /// Takes back a unit that nothing is to be done with any more.
     pub(crate) fn release(&self, unit: Unit<'a>) {
-        lock(&self.state).free.push(unit);
-        self.freed.notify_one();
+        self.free(&mut lock(&self.state), unit);
     }
 
-    /// Calls `place` for the unit, now or when those before it are done: maybe by another thread.
-    /// Calls never overlap where order matters.
+    /// Calls `place` for the unit, now or later, maybe by another thread.
     pub(crate) fn complete(&self, unit: Unit<'a>, mut place: impl FnMut(&Unit<'a>)) {
-        if !self.ordered {
+        if self.order == Order::Any {
             place(&unit);
             self.release(unit);
             return;
         }
         let mut state = lock(&self.state);
-        let ahead = usize::try_from(unit.seq.saturating_sub(state.next)).unwrap_or(usize::MAX);
-        // At most `capacity` units exist, so this stays as short.
-        while state.done.len() <= ahead {
-            state.done.push_back(None);
-        }
-        if let Some(slot) = state.done.get_mut(ahead) {
-            *slot = Some(unit);
-        }
+        state.put(self.order, unit);
         if state.placing {
             return;
         }
         state.placing = true;
-        while let Some(Some(unit)) = state.done.front_mut().map(Option::take) {
+        while let Some(unit) = state.done.front_mut().and_then(Option::take) {
             drop(state);
             place(&unit);
             state = lock(&self.state);
             state.done.pop_front();
             state.next += 1;
-            state.free.push(unit);
-            self.freed.notify_one();
+            self.free(&mut state, unit);
         }
         state.placing = false;
+    }
+
+    fn free(&self, state: &mut State<'a>, unit: Unit<'a>) {
+        state.free.push(unit);
+        if state.waiting != 0 {
+            self.freed.notify_one();
+        }
     }
 
     /// Lets everyone who waits look whether the work is to end.
@@ -97,5 +110,64 @@ impl<'a> Window<'a> {
         // With the lock held, nobody is between looking and falling asleep.
         let _state = lock(&self.state);
         self.freed.notify_all();
+    }
+}
+
+impl<'a> State<'a> {
+    /// Lines up a unit that is done.
+    fn put(&mut self, order: Order, unit: Unit<'a>) {
+        if order == Order::OneByOne {
+            self.done.push_back(Some(unit));
+            return;
+        }
+        let ahead = usize::try_from(unit.seq.saturating_sub(self.next)).unwrap_or(usize::MAX);
+        // There are no more units than `capacity`, so this is short.
+        while self.done.len() <= ahead {
+            self.done.push_back(None);
+        }
+        if let Some(slot) = self.done.get_mut(ahead) {
+            *slot = Some(unit);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+
+    /// The numbers of the units in the order in which they are placed, if they are completed so.
+    fn placed(order: Order, completed: &[u64]) -> Vec<u64> {
+        let window = Window::new(order, completed.len());
+        let mut placed = Vec::new();
+        for &seq in completed {
+            window.complete(Unit { seq, ..Unit::default() }, |unit| placed.push(unit.seq));
+        }
+        placed
+    }
+
+    #[test]
+    fn units_leave_in_order_where_it_matters() {
+        assert_eq!(placed(Order::Planned, &[2, 0, 1, 4, 3]), [0, 1, 2, 3, 4]);
+        // Number 1 never comes.
+        assert_eq!(placed(Order::Planned, &[2, 0, 4, 3]), [0]);
+        assert_eq!(placed(Order::OneByOne, &[2, 0, 1]), [2, 0, 1]);
+        assert_eq!(placed(Order::Any, &[2, 0, 1]), [2, 0, 1]);
+    }
+
+    #[test]
+    fn no_more_units_than_the_capacity_exist_and_a_stop_wakes_who_waits() {
+        let cancel = AtomicBool::new(false);
+        let stop = Stop::<()>::new(&cancel);
+        let window = Window::new(Order::Planned, 2);
+        let first = window.acquire(&stop);
+        let second = window.acquire(&stop);
+        assert!(first.is_some() && second.is_some());
+        std::thread::scope(|scope| {
+            let third = scope.spawn(|| window.acquire(&stop).is_some());
+            stop.halt();
+            window.wake();
+            assert_eq!(third.join().ok(), Some(false));
+        });
     }
 }

@@ -6,9 +6,13 @@ use core::ops::Range;
 use rimg_core::num::to_u64;
 use rimg_core::{BlockImage, FileOffset};
 
-/// About how much data a unit holds, in bytes. Larger units cost fewer system calls; smaller ones
-/// stay in the cache between reading and writing.
-pub(crate) const UNIT_BYTES: usize = 1 << 20;
+/// About how much data a unit holds that is only copied, in bytes. What the threads spend on handing
+/// units over shrinks with it; what is in a core's own cache does not matter, since the thread that
+/// writes is mostly another one than that which read.
+pub(crate) const UNIT_BYTES: usize = 2 << 20;
+
+/// About how much data a unit holds that is encoded, in bytes.
+pub(crate) const ENCODED_UNIT_BYTES: usize = 1 << 20;
 
 /// More pieces than this end a unit: it bounds the memory for a scattered source.
 pub(crate) const UNIT_PIECES: usize = 512;

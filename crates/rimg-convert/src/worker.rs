@@ -70,7 +70,7 @@ impl Task<'_> {
             let ahead = usize::try_from(granule - at % granule).unwrap_or(usize::MAX);
             let (len, zero) = if !detect {
                 (rest.len(), false)
-            } else if at % granule == 0 {
+            } else if at.is_multiple_of(granule) {
                 zeroes::run(rest, usize::try_from(granule).unwrap_or(usize::MAX))
             } else {
                 let len = ahead.min(rest.len());

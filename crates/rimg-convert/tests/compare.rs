@@ -1,5 +1,7 @@
 //! Comparing finds the first difference, and what strict mode counts as one.
 
+#![expect(clippy::as_conversions, clippy::unwrap_used, reason = "small numbers in tests")]
+
 mod support;
 
 use proptest::prelude::*;

@@ -1,5 +1,7 @@
 //! What arrives is what was there, however it is asked for.
 
+#![expect(clippy::as_conversions, clippy::unwrap_used, reason = "small numbers in tests")]
+
 mod support;
 
 use proptest::prelude::*;

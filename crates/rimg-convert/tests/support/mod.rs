@@ -1,7 +1,7 @@
 //! Images in memory whose layout, faults and history are in the hands of a test.
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(unreachable_pub, reason = "a module of several test programs")]
-#![allow(clippy::as_conversions, reason = "small numbers")]
+#![allow(clippy::as_conversions, clippy::unwrap_used, reason = "small numbers in tests")]
 
 use rimg_codec::{Codec, Encoder, Level};
 use rimg_core::{
