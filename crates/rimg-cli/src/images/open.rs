@@ -70,9 +70,9 @@ pub(crate) struct Opened {
 /// # Errors
 /// `Could not open 'NAME': ` and why.
 pub(crate) fn open(name: &ImageName, how: &How) -> Result<Opened, Stop> {
-    let shown = name.shown();
+    let given = name.given();
     open_or_reason(name, how)
-        .map_err(|reason| Stop::failed(format!("Could not open '{shown}': {reason}")))
+        .map_err(|reason| Stop::failed(format!("Could not open '{given}': {reason}")))
 }
 
 /// As [`open`], with the reason alone.
