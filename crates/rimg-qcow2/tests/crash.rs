@@ -27,7 +27,8 @@ proptest! {
     ) {
         let dir = MemoryDir::new(DRIVERS);
         let recording = Arc::new(RecordingStorage::new());
-        dir.put("disk", Arc::clone(&recording) as Arc<dyn Storage>);
+        let disk: Arc<dyn Storage> = recording.clone();
+        dir.put("disk", disk);
         let mut model = create(&dir, &kind);
         recording.writer().unwrap().sync().unwrap();
         let image = open(&dir);
@@ -51,7 +52,8 @@ proptest! {
                 continue;
             }
             let what = format!("after {} records, {:?}", state.prefix, state.fates);
-            dir.put("disk", Arc::clone(&state.storage) as Arc<dyn Storage>);
+            let disk: Arc<dyn Storage> = state.storage.clone();
+            dir.put("disk", disk);
             let image = dir.open("disk", "qcow2", true).expect(&what);
             assert_only_leaks(image.as_ref(), &what);
             let first = moments

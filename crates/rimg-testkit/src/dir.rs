@@ -87,7 +87,9 @@ impl DependencyGate for MemoryDir {
     fn open_image(&self, wanted: &Dependency<'_>) -> Result<Option<Arc<dyn BlockImage>>> {
         match wanted.format {
             None | Some("raw") => {
-                Ok(Some(Arc::new(PlainImage::new(self.open_file(wanted)?)?) as Arc<_>))
+                let image: Arc<dyn BlockImage> =
+                    Arc::new(PlainImage::new(self.open_file(wanted)?)?);
+                Ok(Some(image))
             }
             Some(format) => Ok(Some(Arc::from(self.open(wanted.name, format, false)?))),
         }

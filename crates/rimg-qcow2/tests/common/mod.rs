@@ -6,26 +6,26 @@ use rimg_core::{BlockImage, FormatDriver, RawOptions};
 use rimg_testkit::{MemoryDir, ModelDisk, Rng};
 
 /// The format under test, for [`MemoryDir`].
-pub static DRIVERS: &[&dyn FormatDriver] = &[&rimg_qcow2::DRIVER];
+pub(crate) static DRIVERS: &[&dyn FormatDriver] = &[&rimg_qcow2::DRIVER];
 
 /// The kind of image that a test runs on.
 #[derive(Debug, Clone)]
-pub struct Kind {
-    pub cluster_bits: u32,
-    pub extended_l2: bool,
-    pub version_2: bool,
-    pub refcount_bits: u32,
-    pub zstd: bool,
-    pub data_file: bool,
+pub(crate) struct Kind {
+    pub(crate) cluster_bits: u32,
+    pub(crate) extended_l2: bool,
+    pub(crate) version_2: bool,
+    pub(crate) refcount_bits: u32,
+    pub(crate) zstd: bool,
+    pub(crate) data_file: bool,
     /// The length of a raw image below, in bytes; 0 for none.
-    pub backing_bytes: u64,
+    pub(crate) backing_bytes: u64,
     /// The size of the disk in bytes.
-    pub size_bytes: u64,
+    pub(crate) size_bytes: u64,
 }
 
 /// A change to an image.
 #[derive(Debug, Clone)]
-pub enum Op {
+pub(crate) enum Op {
     Write { at: u64, len: u64, seed: u64 },
     Zero { at: u64, len: u64 },
     Discard { at: u64, len: u64 },
@@ -36,7 +36,7 @@ pub enum Op {
 }
 
 /// All kinds that the format allows, with disks of a few megabytes.
-pub fn kinds() -> impl Strategy<Value = Kind> {
+pub(crate) fn kinds() -> impl Strategy<Value = Kind> {
     let cluster_bits = prop_oneof![Just(9_u32), Just(10), Just(12), Just(14), Just(16), Just(18)];
     (cluster_bits, 0_u32..7, any::<[bool; 4]>(), 1_u64..4096, 0_u64..3000).prop_map(
         |(cluster_bits, refcount_order, [a, b, c, d], sectors, backing_sectors)| {
@@ -58,7 +58,7 @@ pub fn kinds() -> impl Strategy<Value = Kind> {
 }
 
 /// Changes anywhere on a disk of any size: positions are cut to what is there when they are made.
-pub fn ops(max: usize) -> impl Strategy<Value = Vec<Op>> {
+pub(crate) fn ops(max: usize) -> impl Strategy<Value = Vec<Op>> {
     let at = 0_u64..(2 << 20);
     let len = prop_oneof![1_u64..2048, 1_u64..200_000];
     let op = prop_oneof![
@@ -76,7 +76,7 @@ pub fn ops(max: usize) -> impl Strategy<Value = Vec<Op>> {
 }
 
 /// Creates an image of this kind as `disk`, and the disk that it should be.
-pub fn create(dir: &MemoryDir, kind: &Kind) -> ModelDisk {
+pub(crate) fn create(dir: &MemoryDir, kind: &Kind) -> ModelDisk {
     let mut model = ModelDisk::new(kind.size_bytes);
     let mut options = RawOptions::new()
         .with("cluster_size", (1_u64 << kind.cluster_bits).to_string())
@@ -104,12 +104,12 @@ pub fn create(dir: &MemoryDir, kind: &Kind) -> ModelDisk {
 }
 
 /// Opens `disk` for writing.
-pub fn open(dir: &MemoryDir) -> Box<dyn BlockImage> {
+pub(crate) fn open(dir: &MemoryDir) -> Box<dyn BlockImage> {
     dir.open("disk", "qcow2", true).unwrap()
 }
 
 /// Makes a change to both an image and the disk that it should be. `Reopen` is the caller's.
-pub fn apply(op: &Op, image: &dyn BlockImage, model: &mut ModelDisk) {
+pub(crate) fn apply(op: &Op, image: &dyn BlockImage, model: &mut ModelDisk) {
     let size = model.size_bytes();
     let cut = |at: u64, len: u64| {
         let at = at % size;
@@ -168,7 +168,7 @@ fn adopt_discard(image: &dyn BlockImage, model: &mut ModelDisk, range: std::ops:
     model.write(&after, range.start);
 }
 
-pub fn random_bytes(seed: u64, len: u64) -> Vec<u8> {
+pub(crate) fn random_bytes(seed: u64, len: u64) -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(len).unwrap()];
     Rng::new(seed).fill(&mut bytes);
     bytes
