@@ -65,6 +65,12 @@ pub(crate) fn describe(error: &Error) -> String {
         Error::WrongFormat { format } => format!("Image is not in {format} format"),
         Error::InvalidOption { reason, .. } => reason.clone(),
         Error::Denied(reason) => reason.clone(),
+        Error::Unsupported { format, feature } if feature.starts_with("version ") => {
+            format!("Unsupported {format} {feature}")
+        }
+        Error::Unsupported { format, feature } => {
+            format!("Unsupported {format} feature(s): {feature}")
+        }
         other => capitalised(&chain(other)),
     }
 }

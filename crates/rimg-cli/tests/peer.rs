@@ -13,6 +13,7 @@
 //! | `truncate` | makes a file or changes its length: its name, the length |
 //! | `remove` | removes a file |
 //! | `mkdir` | makes a folder |
+//! | `same` | gives both folders one file, where the time it was made shows |
 //!
 //! Words are separated by spaces and may be quoted. A line ending in a backslash goes on.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
@@ -153,6 +154,9 @@ fn run_case(case: &Case<'_>, report: &mut String) -> usize {
                         differences(&our, &their)
                     );
                 }
+            }
+            "same" => {
+                fs::copy(ours.join(&args[0]), theirs.join(&args[0])).unwrap();
             }
             verb => {
                 prepare(verb, args, &ours, case);

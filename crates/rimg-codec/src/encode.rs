@@ -1,5 +1,6 @@
 //! Clusters into encoded bytes.
 
+mod compressible;
 mod deflate;
 #[cfg(feature = "zstd")]
 mod zstd;
@@ -12,13 +13,11 @@ use crate::error::CodecUnavailable;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Level {
-    /// Fastest; a few per cent larger.
+    /// Fastest; a few per cent larger than the default.
     Fast,
     /// As small as qemu-img's defaults, give or take 3 %.
     #[default]
     Default,
-    /// Smallest; several times slower.
-    Best,
 }
 
 /// A reusable encoder of clusters with one codec.
@@ -27,12 +26,15 @@ pub enum Level {
 /// bytes whatever was encoded before.
 #[derive(Debug)]
 pub struct Encoder {
+    /// Bytes that matches reach back at most.
+    window: usize,
     backend: Backend,
 }
 
 #[derive(Debug)]
 enum Backend {
-    Deflate(deflate::Deflater),
+    Deflate(deflate::Deflater<{ deflate::QCOW2_WINDOW }, 4096>),
+    Zlib(deflate::Deflater<{ deflate::ZLIB_WINDOW }, 16384>),
     #[cfg(feature = "zstd")]
     Zstd(Box<zstd::ZstdEncoder>),
 }
@@ -44,14 +46,16 @@ impl Encoder {
     ///
     /// [`CodecUnavailable`] when the build lacks the codec.
     pub fn new(codec: Codec, level: Level) -> Result<Self, CodecUnavailable> {
-        let backend = match codec {
-            Codec::Deflate => Backend::Deflate(deflate::Deflater::new(false, level)),
-            Codec::Zlib => Backend::Deflate(deflate::Deflater::new(true, level)),
+        let (backend, window) = match codec {
+            Codec::Deflate => {
+                (Backend::Deflate(deflate::Deflater::new(level)), deflate::QCOW2_WINDOW)
+            }
+            Codec::Zlib => (Backend::Zlib(deflate::Deflater::new(level)), deflate::ZLIB_WINDOW),
             #[cfg(feature = "zstd")]
-            Codec::Zstd => Backend::Zstd(Box::new(zstd::ZstdEncoder::new(level))),
+            Codec::Zstd => (Backend::Zstd(Box::new(zstd::ZstdEncoder::new(level))), usize::MAX),
             _ => return Err(CodecUnavailable(codec)),
         };
-        Ok(Self { backend })
+        Ok(Self { window, backend })
     }
 
     /// Appends the encoded `cluster` to `out` and returns its length in bytes.
@@ -63,8 +67,12 @@ impl Encoder {
     /// clusters are one frame that declares its content size, with a window of no more than the
     /// cluster.
     pub fn encode(&mut self, cluster: &[u8], out: &mut Vec<u8>) -> Option<usize> {
+        if !compressible::may_shrink(cluster, self.window) {
+            return None;
+        }
         match &mut self.backend {
-            Backend::Deflate(deflater) => deflater.encode(cluster, out),
+            Backend::Deflate(deflater) => deflater.encode_raw(cluster, out),
+            Backend::Zlib(deflater) => deflater.encode_zlib(cluster, out),
             #[cfg(feature = "zstd")]
             Backend::Zstd(encoder) => encoder.encode(cluster, out),
         }

@@ -1,3 +1,6 @@
+#![doc = include_str!("../README.md")]
+//!
+//! # The contracts
 //! The contracts that every part of rimg shares: where bytes live ([`Storage`]), what a disk image
 //! offers ([`BlockImage`] and the capabilities it hands out), how a format presents itself
 //! ([`FormatDriver`]), what may go wrong ([`Error`]) and how much a hostile image may cost

@@ -203,3 +203,34 @@ fn planning_writes_nothing() {
     let plan = Creator::new("raw").option("size", "1.5M").plan(Path::new("/nonexistent/x"));
     assert_eq!(plan.unwrap().size_bytes, 3 << 19);
 }
+
+#[test]
+#[cfg(feature = "qcow2")]
+fn qcow2_images_over_others_and_with_data_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let [base, top] = ["base", "top"].map(|name| dir.path().join(name));
+    Creator::new("qcow2").size(3 << 20).option("cluster_size", "4k").create(&base).unwrap();
+    let image = Opener::new().writable(true).open(&base).unwrap();
+    image.writer().unwrap().write_at(&[7; 10_000], 1 << 20).unwrap();
+    image.close().unwrap();
+
+    let creator = Creator::new("qcow2").backing("base", "qcow2").option("data_file", "data.raw");
+    assert_eq!(creator.create(&top).unwrap().size_bytes, 3 << 20);
+    // The default policy opens neither.
+    assert!(matches!(Opener::new().open(&top).unwrap_err().source, Error::Denied(_)));
+    let opener = Opener::new().policy(rimg::WithinDirectory::new(dir.path()).unwrap());
+    let image = opener.clone().writable(true).open(&top).unwrap();
+    image.writer().unwrap().write_at(&[9; 10], (1 << 20) + 5).unwrap();
+    image.close().unwrap();
+
+    let image = opener.open(&top).unwrap();
+    let mut bytes = [0; 20];
+    image.read_at(&mut bytes, 1 << 20).unwrap();
+    assert_eq!(bytes, [[7; 5], [9; 5], [9; 5], [7; 5]].concat()[..]);
+    assert_eq!(image.layers()[0].files.len(), 1);
+    assert!(dir.path().join("data.raw").exists());
+
+    let mut base = [0; 20];
+    image.backing().unwrap().read_at(&mut base, 1 << 20).unwrap();
+    assert_eq!(base, [7; 20]);
+}

@@ -1,8 +1,10 @@
 //! Opening and probing.
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![cfg_attr(feature = "qcow2", expect(clippy::unwrap_used, reason = "tests fail by panicking"))]
 
+#[cfg(feature = "qcow2")]
 mod common;
 
+#[cfg(feature = "qcow2")]
 use common::{full, qcow2};
 use rimg::{
     BlockImage, Error, FormatDriver, FormatInfo, Match, MemoryStorage, Opener, Preallocation,

@@ -122,7 +122,7 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
     if !quiet {
         let printed = match form {
             Form::Human => output::human(&summary),
-            Form::Json => output::json(&opened.filename, opened.format(), &summary),
+            Form::Json => output::json(name.given(), opened.format(), &summary),
         };
         run.print(&printed)?;
     }

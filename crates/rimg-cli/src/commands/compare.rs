@@ -5,7 +5,7 @@ use crate::commands::watch::Watch;
 use crate::commands::{Command, common, parse, refuse_object, text};
 use crate::images::{self, How, ImageName, Opened};
 use crate::message::{INTERRUPTED, Stop, chain, describe};
-use crate::output::progress::{Progress, print};
+use crate::output::progress::Progress;
 use crate::program::Run;
 use rimg_convert::{CompareError, CompareOptions, Comparison, Difference, Side, compare};
 use std::ffi::OsString;
@@ -127,7 +127,7 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
     if let Ok(comparison) = &compared
         && !quiet
     {
-        print(&report(comparison));
+        watch.print(&report(comparison));
     }
     watch.end();
     compared.map(|comparison| match comparison.difference {

@@ -113,7 +113,7 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
     let Some(filename) = filename else {
         return Err(Stop::Advice("Expecting image file name".to_owned()));
     };
-    new.filename = text(&filename);
+    new.filename = filename;
     if let Some(size) = operands.next() {
         new.size_bytes = Some(ranged_size("image size", &size, MAX_SIZE)?);
     }
@@ -121,7 +121,7 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
         return Err(Stop::Advice(format!("Unexpected argument: {}", text(&more))));
     }
 
-    let named = |message: String| Stop::failed(format!("{}: {message}", new.filename));
+    let named = |message: String| Stop::failed(format!("{}: {message}", text(&new.filename)));
     let planned = new.plan(&format, &list, !unchecked).map_err(named)?;
     if !quiet {
         run.print(&planned.announcement())?;

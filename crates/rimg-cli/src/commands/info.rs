@@ -102,7 +102,8 @@ fn report_chain(name: ImageName, how: How) -> Result<Vec<ImageReport>, Stop> {
         let Some(top) = chain.last() else { return Ok(chain) };
         let Some(below) = &top.full_backing_filename else { return Ok(chain) };
         how.format.clone_from(&top.info.backing_format);
-        name = ImageName::parse(below.as_ref(), false, &mut how)?;
+        name = ImageName::of_file(below.as_ref())
+            .map_err(|reason| Stop::failed(format!("Could not open '{below}': {reason}")))?;
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is seen of long work while it goes on, and how it is interrupted.
 
 use crate::message::{Stop, chain};
-use crate::output::progress::{Progress, percent};
+use crate::output::progress::{Progress, percent, print};
 use crate::program::Run;
 use rimg_convert::{Observer, Warning};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,9 +18,14 @@ impl<'a> Watch<'a> {
         Self { run, progress: Mutex::new(progress) }
     }
 
-    /// Prints to standard error.
+    /// Prints to standard error, behind the program's name.
     pub(super) fn say(&self, text: &str) {
-        self.run.say(text);
+        self.progress_bar().aside(|| self.run.say(text));
+    }
+
+    /// Prints to standard output.
+    pub(super) fn print(&self, text: &str) {
+        self.progress_bar().aside(|| print(text));
     }
 
     /// A flag that turns true when the user, or the system, wants an end.

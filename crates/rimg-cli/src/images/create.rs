@@ -5,14 +5,17 @@ use crate::images::name::{ImageName, combine, protocol_of};
 use crate::images::open::{How, open_or_reason};
 use crate::message::{describe, describe_io};
 use crate::options::{self, Chosen, OptionList};
-use rimg::{Creator, Error, FileError, FormatInfo, LocalFiles, LockConflict, OptionSpec};
+use rimg::{
+    Creator, Error, FileError, FormatInfo, LocalFiles, LockConflict, OptionSpec, resolve_name,
+};
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 /// What the user said of an image to be made.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct NewImage {
     /// Its name.
-    pub(crate) filename: String,
+    pub(crate) filename: OsString,
     /// The size of its disk in bytes.
     pub(crate) size_bytes: Option<u64>,
     /// The image to be below it, as the new image is to name it.
@@ -24,7 +27,7 @@ pub(crate) struct NewImage {
 /// An image that can be made: everything that can be known before is checked.
 #[derive(Debug)]
 pub(crate) struct PlannedImage {
-    filename: String,
+    filename: OsString,
     format: &'static FormatInfo,
     table: Vec<&'static OptionSpec>,
     chosen: Chosen,
@@ -58,9 +61,7 @@ impl NewImage {
         check_backing: bool,
     ) -> Result<PlannedImage, String> {
         let format = creatable_format(format)?;
-        if let Some(protocol) = unknown_protocol(&self.filename) {
-            return Err(format!("Unknown protocol '{protocol}'"));
-        }
+        check_protocol(&self.filename)?;
         let table = options::table(format, true);
         let mut chosen = list.resolve(&table)?;
         if self.size_bytes.is_some() && chosen.plain("size").is_some() {
@@ -90,7 +91,7 @@ impl NewImage {
         if backing.is_empty() {
             return Err("Expected backing file name, got empty string".to_owned());
         }
-        if backing == self.filename {
+        if *backing == *self.filename {
             let message = "Trying to create an image with the same filename as the backing file";
             return Err(format!("Error: {message}"));
         }
@@ -98,7 +99,7 @@ impl NewImage {
         let mut size = None;
         let mut hint = String::new();
         if check {
-            let full = combine(&self.filename, backing);
+            let full = combine(&self.filename.to_string_lossy(), backing);
             let how =
                 How { format: declared.map(str::to_owned), force_share: true, ..How::default() };
             let unopened = |reason: String| format!("{reason}\nCould not open backing image.");
@@ -131,15 +132,19 @@ fn no_size() -> String {
     "The format has no size option".to_owned()
 }
 
-fn unknown_protocol(filename: &str) -> Option<&str> {
-    protocol_of(filename).filter(|protocol| *protocol != "file")
+fn check_protocol(filename: &OsStr) -> Result<(), String> {
+    match protocol_of(&filename.to_string_lossy()) {
+        None | Some("file") => Ok(()),
+        Some(protocol) => Err(format!("Unknown protocol '{protocol}'")),
+    }
 }
 
 impl PlannedImage {
     /// The line that `create` prints.
     pub(crate) fn announcement(&self) -> String {
         let shown = self.chosen.shown(&self.table);
-        format!("Formatting '{}', fmt={}{shown}\n", self.filename, self.format.name)
+        let filename = self.filename.to_string_lossy();
+        format!("Formatting '{filename}', fmt={}{shown}\n", self.format.name)
     }
 
     /// Makes the image.
@@ -164,12 +169,16 @@ impl PlannedImage {
         }
     }
 
-    fn path(&self) -> &str {
-        self.filename.strip_prefix("file:").unwrap_or(&self.filename)
+    fn path(&self) -> PathBuf {
+        match self.filename.to_str().and_then(|name| name.strip_prefix("file:")) {
+            Some(path) => path.into(),
+            None => self.filename.clone().into(),
+        }
     }
 
     fn reason(&self, error: &Error) -> String {
-        let filename = self.path();
+        let path = self.path();
+        let filename = path.display();
         match error {
             Error::Io { op: "create" | "open", source, .. } => {
                 if LockConflict::of(source).is_some() {
@@ -188,11 +197,11 @@ impl PlannedImage {
 
     /// The files that the image will consist of, its own first.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
-        let mut files = vec![self.path().into()];
-        if let Some(name) = self.chosen.plain("data_file") {
-            files.push(combine(self.path(), name).into());
-        }
-        files
+        let path = self.path();
+        let data_file = self.chosen.plain("data_file");
+        // A name that does not resolve was refused before anything was made.
+        let data_file = data_file.and_then(|name| resolve_name(Some(&path), name).ok());
+        std::iter::once(path).chain(data_file).collect()
     }
 }
 
@@ -217,15 +226,13 @@ pub(crate) struct TargetWishes<'a> {
 /// # Errors
 /// The message.
 pub(crate) fn plan_target(
-    filename: &str,
+    filename: &OsStr,
     format_name: &str,
     wishes: TargetWishes<'_>,
     size_bytes: u64,
 ) -> Result<PlannedImage, String> {
     let format = creatable_format(format_name)?;
-    if let Some(protocol) = unknown_protocol(filename) {
-        return Err(format!("Unknown protocol '{protocol}'"));
-    }
+    check_protocol(filename)?;
     let table = options::table(format, true);
     let mut chosen = wishes.list.resolve(&table)?;
     // Whatever the options say, the target is as large as the sources.

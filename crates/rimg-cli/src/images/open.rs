@@ -4,10 +4,12 @@ use crate::images::name::{ImageName, combine};
 use crate::message::{Stop, describe, describe_io};
 use crate::output::info::FileReport;
 use rimg::{
-    BlockImage, CacheMode, Error, FileError, ImageInfo, LocalFiles, LockConflict, OpenedImage,
-    Opener,
+    BlockImage, CacheMode, Dependency, DependencyRole, Error, FileError, Grant, ImageInfo,
+    LocalFiles, LockConflict, MemoryStorage, OpenedImage, Opener, Policy as _,
 };
 use std::fs;
+use std::path::Path;
+use std::sync::Arc;
 
 /// How an image is to be opened.
 #[derive(Debug, Clone)]
@@ -68,9 +70,9 @@ pub(crate) struct Opened {
 /// # Errors
 /// `Could not open 'NAME': ` and why.
 pub(crate) fn open(name: &ImageName, how: &How) -> Result<Opened, Stop> {
-    let shown = name.shown();
+    let given = name.given();
     open_or_reason(name, how)
-        .map_err(|reason| Stop::failed(format!("Could not open '{shown}': {reason}")))
+        .map_err(|reason| Stop::failed(format!("Could not open '{given}': {reason}")))
 }
 
 /// As [`open`], with the reason alone.
@@ -80,14 +82,23 @@ pub(super) fn open_or_reason(name: &ImageName, how: &How) -> Result<Opened, Stri
         .force_share(how.force_share)
         .backing(how.backing)
         .inspect_only(how.inspect_only)
-        .cache(how.cache)
-        .policy(LocalFiles);
+        .cache(how.cache);
+    opener =
+        if how.inspect_only { opener.policy(without_data_file) } else { opener.policy(LocalFiles) };
     if let Some(format) = &how.format {
         opener = opener.format(format.as_str());
     }
     match opener.open(name.path()) {
         Ok(image) => Ok(Opened { image, filename: name.shown().to_owned() }),
         Err(FileError { source, .. }) => Err(reason(&source, name.shown())),
+    }
+}
+
+/// What an image says of itself is not in its data file, which may be gone.
+fn without_data_file(wanted: &Dependency<'_>, from: Option<&Path>) -> rimg::Result<Grant> {
+    match wanted.role {
+        DependencyRole::DataFile => Ok(Grant::Storage(Arc::new(MemoryStorage::new()))),
+        _ => LocalFiles.decide(wanted, from),
     }
 }
 
@@ -103,7 +114,7 @@ fn reason(error: &Error, filename: &str) -> String {
                 source.to_string()
             }
         }
-        Error::Dependency { role: rimg::DependencyRole::Backing, name, source } => {
+        Error::Dependency { role: DependencyRole::Backing, name, source } => {
             let below = reason(source, &combine(filename, name));
             format!("Could not open backing file: {below}")
         }

@@ -49,12 +49,23 @@ impl Progress {
         }
     }
 
+    /// Prints something else meanwhile, without a mess.
+    pub(crate) fn aside(&self, say: impl FnOnce()) {
+        match &self.shown {
+            Shown::Nowhere | Shown::Percentages { .. } => say(),
+            Shown::Bar(bar) => bar.suspend(say),
+        }
+    }
+
     /// Leaves what is shown on a line of its own.
     pub(crate) fn end(self) {
         match self.shown {
             Shown::Nowhere => {}
             Shown::Percentages { .. } => print("\n"),
-            Shown::Bar(bar) => bar.abandon(),
+            Shown::Bar(bar) => {
+                bar.abandon();
+                print("\n");
+            }
         }
     }
 }

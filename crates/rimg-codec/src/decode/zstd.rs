@@ -4,7 +4,9 @@
 use core::fmt;
 
 use rimg_core::Codec;
-use structured_zstd::decoding::{FrameDecoder, FrameSizeError, errors::FrameDecoderError};
+use structured_zstd::decoding::{
+    ContentChecksum, FrameDecoder, FrameSizeError, errors::FrameDecoderError,
+};
 
 use crate::error::DecodeError;
 
@@ -15,7 +17,9 @@ pub(super) struct ZstdDecoder {
 
 impl ZstdDecoder {
     pub(super) fn new() -> Self {
-        Self { inner: FrameDecoder::new() }
+        let mut inner = FrameDecoder::new();
+        inner.set_content_checksum(ContentChecksum::Verify);
+        Self { inner }
     }
 
     /// Returns how many bytes the frames take up.

@@ -16,8 +16,9 @@ impl ZstdEncoder {
     pub(super) fn new(level: Level) -> Self {
         let level = match level {
             Level::Fast => 1,
-            Level::Default => CompressionLevel::DEFAULT_LEVEL,
-            Level::Best => 12,
+            // As small as the reference's level 3 when that is not told the content size
+            // beforehand, which is how qemu-img uses it.
+            Level::Default => 2,
         };
         let mut inner = FrameCompressor::new(CompressionLevel::Level(level));
         inner.set_content_checksum(false);

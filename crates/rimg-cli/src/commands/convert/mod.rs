@@ -256,7 +256,6 @@ fn load_snapshot(opened: &[Opened], wanted: &SnapshotName) -> Result<Box<dyn Blo
 /// Makes the target, unless it is there already, and opens it.
 fn open_target(args: &Args, size_bytes: u64) -> Result<(Opened, TargetGuard), Stop> {
     let format = args.target_format.as_deref();
-    let filename = text(&args.target);
     let mut how = How { writable: true, format: format.map(str::to_owned), ..How::default() };
     if args.no_create {
         let name = ImageName::parse(&args.target, args.target_image_opts, &mut how)?;
@@ -277,10 +276,11 @@ fn open_target(args: &Args, size_bytes: u64) -> Result<(Opened, TargetGuard), St
         compress: args.compress,
     };
     let planned =
-        images::plan_target(&filename, format, wishes, size_bytes).map_err(Stop::failed)?;
+        images::plan_target(&args.target, format, wishes, size_bytes).map_err(Stop::failed)?;
     how.cache = images::target_cache(args.target_cache.as_deref())?;
     how.format = Some(format.to_owned());
     planned.create().map_err(|reason| {
+        let filename = text(&args.target);
         Stop::failed(format!("{filename}: error while converting {format}: {reason}"))
     })?;
     let guard = TargetGuard::created(planned.files());

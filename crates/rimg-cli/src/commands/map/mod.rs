@@ -97,32 +97,77 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
 
 fn print_table(run: &mut Run<'_>, opened: &Opened, range: Range<u64>) -> Result<(), Stop> {
     run.print(HEADING)?;
+    let mut text = String::new();
+    let mut names = FileNames { opened, last: None };
     for entry in entries(opened, range) {
-        let entry = entry?;
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(stop) => {
+                run.print(&text)?;
+                return Err(stop);
+            }
+        };
         if !entry.data || entry.zero {
             continue;
         }
         let Some(place) = entry.place else {
+            run.print(&text)?;
             let message = "File contains external, encrypted or compressed clusters.";
             return Err(Stop::failed(message));
         };
-        let file = opened.file_name(entry.depth, place.file);
-        run.print(&human_row(&entry, place.host.0, &file))?;
+        human_row(&mut text, &entry, place.host.0, names.get(entry.depth, place.file));
+        print_if_long(run, &mut text)?;
     }
-    Ok(())
+    run.print(&text)
+}
+
+/// The names of files, of which one is mostly asked for again and again.
+struct FileNames<'a> {
+    opened: &'a Opened,
+    last: Option<((usize, u16), String)>,
+}
+
+impl FileNames<'_> {
+    fn get(&mut self, depth: usize, file: u16) -> &str {
+        let wanted = (depth, file);
+        if self.last.as_ref().is_none_or(|(known, _)| *known != wanted) {
+            self.last = Some((wanted, self.opened.file_name(depth, file)));
+        }
+        self.last.as_ref().map_or("", |(_, name)| name)
+    }
 }
 
 fn print_json(run: &mut Run<'_>, opened: &Opened, range: Range<u64>) -> Result<(), Stop> {
+    let mut text = String::from("[");
     if range.is_empty() {
-        return run.print(&format!("[{}]\n", json_row(&nothing_at(range.start))));
+        json_row(&mut text, &nothing_at(range.start));
     }
-    let mut separator = "[";
+    let mut separator = "";
     for entry in entries(opened, range) {
-        run.print(separator)?;
-        run.print(&json_row(&entry?))?;
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(stop) => {
+                run.print(&text)?;
+                return Err(stop);
+            }
+        };
+        text.push_str(separator);
+        json_row(&mut text, &entry);
         separator = ",\n";
+        print_if_long(run, &mut text)?;
     }
-    run.print("]\n")
+    text.push_str("]\n");
+    run.print(&text)
+}
+
+/// Prints what has gathered, once that is worth a system call.
+fn print_if_long(run: &mut Run<'_>, text: &mut String) -> Result<(), Stop> {
+    const LONG: usize = 64 << 10;
+    if text.len() >= LONG {
+        run.print(text)?;
+        text.clear();
+    }
+    Ok(())
 }
 
 fn entries(opened: &Opened, range: Range<u64>) -> impl Iterator<Item = Result<MapEntry, Stop>> {

@@ -60,7 +60,7 @@ fn new_line(text: &mut String, depth: usize) {
 }
 
 /// Quotes a string; what is no printable ASCII is escaped, as UTF-16 where need be.
-pub(crate) fn write_string(text: &mut String, string: &str) {
+fn write_string(text: &mut String, string: &str) {
     text.push('"');
     for letter in string.chars() {
         match letter {
