@@ -16,7 +16,7 @@ pub struct ConvertOptions {
     pub units_in_flight: Option<NonZeroUsize>,
     /// The length and alignment in bytes of the zero runs that are looked for in data (`-S`).
     /// 0 looks for none, and writes even what the source knows to be zero: the target is fully
-    /// allocated. Lengths above one unit of work (1 MiB) count as that.
+    /// allocated. Lengths above 1 MiB count as that.
     pub sparse_bytes: u32,
     /// Encode the target's clusters (`-c`).
     pub compress: bool,

@@ -299,6 +299,8 @@ pub struct Sink {
     pub bytes: Mutex<Vec<u8>>,
     pub log: Mutex<Vec<Done>>,
     pub ordered: bool,
+    /// What the bytes are said to be in, if anything.
+    pub file: Option<Arc<dyn Storage>>,
     pub zero_initialised: bool,
     pub codec: Option<Codec>,
     pub cluster: usize,
@@ -318,6 +320,7 @@ impl Sink {
             bytes: Mutex::new(vec![0; size as usize]),
             log: Mutex::default(),
             ordered,
+            file: None,
             zero_initialised: true,
             codec: None,
             cluster: CLUSTER,
@@ -458,8 +461,8 @@ impl BlockImage for Sink {
         })
     }
 
-    fn file(&self, _index: u16) -> Option<&Arc<dyn Storage>> {
-        None
+    fn file(&self, index: u16) -> Option<&Arc<dyn Storage>> {
+        self.file.as_ref().filter(|_| index == 0)
     }
 
     fn writer(&self) -> Option<&dyn ImageWrite> {
