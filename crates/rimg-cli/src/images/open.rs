@@ -1,5 +1,6 @@
 //! Opening images, with the words that users of qemu-img know for what goes wrong.
 
+use crate::images::format;
 use crate::images::name::{ImageName, combine};
 use crate::message::{Stop, describe, describe_io};
 use crate::output::info::FileReport;
@@ -85,8 +86,11 @@ pub(super) fn open_or_reason(name: &ImageName, how: &How) -> Result<Opened, Stri
         .cache(how.cache);
     opener =
         if how.inspect_only { opener.policy(without_data_file) } else { opener.policy(LocalFiles) };
-    if let Some(format) = &how.format {
-        opener = opener.format(format.as_str());
+    if let Some(name) = &how.format {
+        if format(name).is_none() {
+            return Err(format!("Unknown driver '{name}'"));
+        }
+        opener = opener.format(name.as_str());
     }
     match opener.open(name.path()) {
         Ok(image) => Ok(Opened { image, filename: name.shown().to_owned() }),
