@@ -217,6 +217,18 @@ impl Header {
         })
     }
 
+    /// Where the LUKS header is, in bytes: offset and length.
+    pub(crate) fn encryption_header(&self) -> Option<(u64, u64)> {
+        self.extensions.iter().find_map(|extension| match extension {
+            Extension::Encryption(data) => {
+                let (words, _) = data.as_chunks::<8>();
+                let word = |index: usize| words.get(index).map(|word| u64::from_be_bytes(*word));
+                Some((word(0)?, word(1)?))
+            }
+            _ => None,
+        })
+    }
+
     fn refuse_unknown_features(&self) -> Result<()> {
         let unknown = self.incompatible & !spec::incompatible::KNOWN;
         if unknown == 0 {

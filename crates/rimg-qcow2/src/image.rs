@@ -11,7 +11,7 @@ use crate::read::DecodePool;
 use crate::spec;
 use core::ops::Range;
 use rimg_core::{
-    BlockImage, Codec, CompressedWrite, Error, Extent, ExtentKind, FileOffset, HostOffset,
+    BlockImage, Check, Codec, CompressedWrite, Error, Extent, ExtentKind, FileOffset, HostOffset,
     ImageInfo, ImageWrite, Limits, Resize, Result, Snapshots, Storage,
 };
 use std::collections::BTreeSet;
@@ -185,6 +185,10 @@ impl BlockImage for Qcow2Image {
     }
 
     fn snapshots(&self) -> Option<&dyn Snapshots> {
+        Some(self)
+    }
+
+    fn checker(&self) -> Option<&dyn Check> {
         Some(self)
     }
 

@@ -5,6 +5,7 @@ mod address;
 mod allocate;
 mod bitmap;
 mod cache;
+mod check;
 mod compress;
 mod create;
 mod driver;

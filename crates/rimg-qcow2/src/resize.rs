@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 impl Resize for Qcow2Image {
     fn resize(&self, size_bytes: u64, preallocation: Preallocation) -> Result<()> {
         let old = self.size_bytes();
-        if size_bytes % spec::SECTOR_BYTES != 0 {
+        if !size_bytes.is_multiple_of(spec::SECTOR_BYTES) {
             return Err(Error::Misuse("the size is no multiple of 512 bytes"));
         }
         if size_bytes < old {

@@ -1,0 +1,201 @@
+//! Walks an L1 table and the L2 tables below it.
+#![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
+
+use super::Report;
+use super::counts::Counts;
+use super::refcounts::Refcounts;
+use crate::address::Geometry;
+use crate::cache::read_padded;
+use crate::image::Qcow2Image;
+use crate::map::entry_at;
+use crate::spec;
+use crate::table::{Cluster, L2Entry};
+use rimg_core::{Error, FindingKind, Result, Storage, num};
+
+/// An L1 table in memory.
+pub(super) struct L1<'a> {
+    /// Where it lies in the file.
+    pub(super) at: u64,
+    pub(super) entries: &'a [u64],
+    /// Whether it is the disk's, not a snapshot's.
+    pub(super) is_active: bool,
+}
+
+/// Reads L2 tables one by one into the same memory.
+pub(super) struct Walker<'a> {
+    file: &'a dyn Storage,
+    file_len: u64,
+    g: Geometry,
+    has_data_file: bool,
+    table: Vec<u8>,
+}
+
+impl<'a> Walker<'a> {
+    pub(super) fn new(image: &'a Qcow2Image, file_len: u64) -> Result<Self> {
+        let g = image.geometry;
+        let has_data_file = image.lock()?.header.has(spec::incompatible::DATA_FILE);
+        let table = vec![0; num::to_usize(g.cluster_bytes())?];
+        Ok(Self { file: image.file.as_ref(), file_len, g, has_data_file, table })
+    }
+
+    /// Counts what an L1 table refers to, and itself.
+    pub(super) fn count(
+        &mut self,
+        l1: &L1<'_>,
+        counts: &mut Counts,
+        report: &mut Report<'_>,
+    ) -> Result<()> {
+        counts.add(l1.at, num::to_u64(l1.entries.len()).saturating_mul(8), report);
+        for entry in l1.entries.iter().filter(|entry| **entry != 0) {
+            if entry & spec::L1_RESERVED != 0 {
+                let message = format!("ERROR found L1 entry with reserved bits set: {entry:x}");
+                report.add(FindingKind::Corruption, message);
+            }
+            let table_at = entry & spec::OFFSET_MASK;
+            if table_at == 0 {
+                continue;
+            }
+            counts.add(table_at, self.g.cluster_bytes(), report);
+            if !self.g.is_aligned(table_at) {
+                let what = "Table is not cluster aligned; L1 entry corrupted";
+                let message = format!("ERROR l2_offset={table_at:x}: {what}");
+                report.add(FindingKind::Corruption, message);
+            }
+            self.load(table_at)?;
+            self.count_table(l1.is_active, counts, report);
+        }
+        Ok(())
+    }
+
+    fn count_table(&self, is_active: bool, counts: &mut Counts, report: &mut Report<'_>) {
+        let g = self.g;
+        let mut next_contiguous = 0_u64;
+        for entry in self.found() {
+            if entry.descriptor & spec::COMPRESSED != 0 {
+                self.count_compressed(entry, counts, report);
+                if is_active {
+                    let sums = &mut report.summary;
+                    sums.allocated_clusters = sums.allocated_clusters.saturating_add(1);
+                    sums.compressed_clusters = sums.compressed_clusters.saturating_add(1);
+                    // Compressed clusters lie anywhere by their nature.
+                    sums.fragmented_clusters = sums.fragmented_clusters.saturating_add(1);
+                }
+                continue;
+            }
+            let reserved = if g.extended_l2 { spec::ZERO } else { 0 } | spec::L2_RESERVED;
+            if entry.descriptor & reserved != 0 {
+                let descriptor = entry.descriptor;
+                let message =
+                    format!("ERROR found l2 entry with reserved bits set: {descriptor:x}");
+                report.add(FindingKind::Corruption, message);
+            }
+            let host = entry.descriptor & spec::OFFSET_MASK;
+            let is_mapped = host != 0 || (self.has_data_file && self.is_copied(entry));
+            if !is_mapped {
+                continue;
+            }
+            if is_active {
+                let sums = &mut report.summary;
+                sums.allocated_clusters = sums.allocated_clusters.saturating_add(1);
+                if next_contiguous != 0 && host != next_contiguous {
+                    sums.fragmented_clusters = sums.fragmented_clusters.saturating_add(1);
+                }
+                next_contiguous = host.saturating_add(g.cluster_bytes());
+            }
+            if !g.is_aligned(host) {
+                let what = "Data cluster is not properly aligned; L2 entry corrupted.";
+                report.add(FindingKind::Corruption, format!("ERROR offset={host:x}: {what}"));
+            }
+            if !self.has_data_file {
+                counts.add(host, g.cluster_bytes(), report);
+            }
+        }
+    }
+
+    fn count_compressed(&self, entry: L2Entry, counts: &mut Counts, report: &mut Report<'_>) {
+        let plain = L2Entry { bitmap: 0, ..entry };
+        let Ok(Cluster::Compressed { host, len }) = plain.cluster(self.g, None) else { return };
+        if self.is_copied(entry) {
+            let what = "copied flag must never be set for compressed clusters";
+            report.add(FindingKind::Corruption, format!("ERROR: coffset={host:#x}: {what}"));
+        }
+        if self.has_data_file {
+            let what = "compressed cluster in an image with an external data file";
+            report.add(FindingKind::Corruption, format!("ERROR: coffset={host:#x}: {what}"));
+            return;
+        }
+        if entry.bitmap != 0 {
+            let what = "compressed cluster with a subcluster bitmap";
+            report.add(FindingKind::Corruption, format!("ERROR: coffset={host:#x}: {what}"));
+        }
+        counts.add(host, len, report);
+    }
+
+    /// Compares the COPIED flags of an L1 table, and of the L2 tables below, with refcounts.
+    pub(super) fn compare_copied_flags(
+        &mut self,
+        l1: &L1<'_>,
+        refcounts: &mut Refcounts<'_>,
+        report: &mut Report<'_>,
+    ) -> Result<()> {
+        for (index, entry) in l1.entries.iter().enumerate() {
+            let table_at = entry & spec::OFFSET_MASK;
+            if table_at == 0 {
+                continue;
+            }
+            let Some(refcount) = refcounts.at(table_at)? else { continue };
+            if (refcount == 1) != (entry & spec::COPIED != 0) {
+                let message = format!(
+                    "ERROR OFLAG_COPIED L2 cluster: l1_index={index} l1_entry={entry:x} \
+                     refcount={refcount}"
+                );
+                report.add(FindingKind::Corruption, message);
+            }
+            self.load(table_at)?;
+            for entry in self.found() {
+                let host = entry.descriptor & spec::OFFSET_MASK;
+                let is_standard = entry.descriptor & spec::COMPRESSED == 0;
+                if !is_standard || host == 0 || self.has_data_file {
+                    continue;
+                }
+                let Some(refcount) = refcounts.at(host)? else { continue };
+                if (refcount == 1) != self.is_copied(entry) {
+                    let descriptor = entry.descriptor;
+                    let message = format!(
+                        "ERROR OFLAG_COPIED data cluster: l2_entry={descriptor:x} \
+                         refcount={refcount}"
+                    );
+                    report.add(FindingKind::Corruption, message);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_copied(&self, entry: L2Entry) -> bool {
+        entry.descriptor & spec::COPIED != 0
+    }
+
+    /// Reads the L2 table at `at`; behind the end of the file there are zeroes.
+    fn load(&mut self, at: u64) -> Result<()> {
+        if at >= self.file_len {
+            self.table.fill(0);
+            return Ok(());
+        }
+        read_padded(self.file, &mut self.table, at).map_err(Error::io("read L2 table", at))
+    }
+
+    /// The entries of the loaded table that are not blank.
+    fn found(&self) -> impl Iterator<Item = L2Entry> + '_ {
+        const BLOCK_BYTES: usize = 256;
+        let g = self.g;
+        let width = if g.extended_l2 { 16 } else { 8 };
+        let per_block = BLOCK_BYTES.checked_div(width).unwrap_or(1);
+        let (blocks, _) = self.table.as_chunks::<BLOCK_BYTES>();
+        blocks
+            .iter()
+            .filter(|block| block.iter().fold(0, |seen, byte| seen | byte) != 0)
+            .flat_map(move |block| (0..per_block).map(move |index| entry_at(block, index, g)))
+            .filter(|entry| *entry != L2Entry::default())
+    }
+}
