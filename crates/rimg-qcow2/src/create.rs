@@ -1,112 +1,83 @@
 //! New images.
 //!
-//! An image begins as header, refcount table and one refcount block; everything else is what
-//! growing it to its size does. The header is written last: before, the file is not an image.
+//! The header is written last: a file that was left half-made is no image.
+#![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
-use crate::address::Geometry;
+mod layout;
+mod tables;
+
 use crate::driver;
 use crate::header::{Extension, Header};
 use crate::image::Access;
 use crate::options::CreateOptions;
-use crate::{refcount, spec};
+use crate::spec;
+use layout::Layout;
 use rimg_core::{
-    Error, Limits, Preallocation, RawOptions, Resize as _, Result, StorageWrite, TargetFiles, num,
+    Codec, Error, Limits, Preallocation, RawOptions, Result, Storage, StorageWrite, TargetFiles,
+    num,
 };
 use std::sync::Arc;
 
-/// Where a new image's refcount table and first refcount block are, in clusters.
-const REFCOUNT_TABLE_CLUSTER: u64 = 1;
-const REFCOUNT_BLOCK_CLUSTER: u64 = 2;
+pub(crate) fn create(target: &dyn TargetFiles, size_bytes: u64, raw: &RawOptions) -> Result<()> {
+    let options = CreateOptions::parse(size_bytes, raw)?;
+    let layout = layout(&options);
+    // Everything that can be refused is, before anything is written.
+    let mut header = header(&options, &layout);
+    encode(&header, &options)?;
+    let data_file = match &options.data_file {
+        Some(name) => Some(create_data_file(target, name, options.size_bytes)?),
+        None => None,
+    };
+    let file = writer(target.main())?;
+    tables::write(file, &layout, &options)?;
+    if options.preallocation != Preallocation::Off && layout.mapping.is_none() {
+        header = preallocate(target.main(), data_file, header, &options)?;
+    }
+    file.write_all_at(&encode(&header, &options)?, 0).map_err(Error::io("write header", 0))
+}
 
-/// As QEMU does, smaller clusters are left to what has to be in the header.
-const FEATURE_NAMES_MIN_CLUSTER_BYTES: u64 = 8192;
+fn layout(options: &CreateOptions) -> Layout {
+    match options.preallocation {
+        Preallocation::Falloc | Preallocation::Full if options.data_file.is_none() => {
+            Layout::with_data(options.geometry, options.size_bytes)
+        }
+        _ => Layout::new(options.geometry, options.size_bytes),
+    }
+}
 
-pub(crate) fn create(
+fn writer(file: &Arc<dyn Storage>) -> Result<&dyn StorageWrite> {
+    file.writer().ok_or(Error::Misuse("the target file cannot be written"))
+}
+
+fn create_data_file(
     target: &dyn TargetFiles,
+    name: &str,
     size_bytes: u64,
-    options: &RawOptions,
-) -> Result<()> {
-    let options = CreateOptions::parse(options)?;
-    let size_bytes = round_size(size_bytes)?;
-    let header = empty_header(&options);
-    refuse_too_large(header.geometry, size_bytes)?;
-    // Refused before anything is written when it does not fit.
-    header.encode()?;
-    let data_file = options.data_file.as_deref().map(|name| target.sibling(name)).transpose()?;
-    let file = target.main();
-    let writer = file.writer().ok_or(Error::Misuse("the target cannot be written"))?;
-    write_refcounts(writer, header.geometry)?;
-    let access = Access::Write;
-    let image = driver::assemble(Arc::clone(file), data_file, header, access, Limits::default())?;
-    // Nobody has seen the file yet: there is no order to keep.
-    image.lock()?.relaxed = true;
-    let preallocation = match options.preallocation {
-        // Every guest byte of a raw data file is there from the beginning.
-        Preallocation::Off if options.data_file_raw => Preallocation::Metadata,
-        asked => asked,
-    };
-    image.resize(size_bytes, preallocation)?;
-    let header = image.lock()?.header.encode()?;
-    writer.write_all_at(&header, 0).map_err(Error::io("write header", 0))
+) -> Result<Arc<dyn Storage>> {
+    let file = target.sibling(name)?;
+    writer(&file)?.set_len_bytes(size_bytes).map_err(Error::io("extend data file", 0))?;
+    Ok(file)
 }
 
-/// Disks are whole sectors.
-fn round_size(size_bytes: u64) -> Result<u64> {
-    size_bytes.checked_next_multiple_of(spec::SECTOR_BYTES).ok_or_else(|| Error::Limit {
-        what: "size of the disk",
-        needed: size_bytes,
-        limit: i64::MAX.unsigned_abs(),
-    })
-}
-
-fn refuse_too_large(g: Geometry, size_bytes: u64) -> Result<()> {
-    if g.l1_entries_for(size_bytes).saturating_mul(8) <= spec::MAX_L1_BYTES {
-        return Ok(());
-    }
-    Err(Error::InvalidOption {
-        option: "size",
-        reason: "The image size is too large for file format 'qcow2' \
-                 (try using a larger cluster size)"
-            .into(),
-    })
-}
-
-/// The header of an image of size 0.
-fn empty_header(options: &CreateOptions) -> Header {
-    let g = Geometry {
-        cluster: options.cluster,
-        extended_l2: options.extended_l2,
-        zero_flag: options.version >= 3 && !options.extended_l2,
-        refcount: options.refcount,
-    };
+fn header(options: &CreateOptions, layout: &Layout) -> Header {
+    let g = options.geometry;
     let flag = |is_set: bool, bit: u64| if is_set { bit } else { 0 };
-    let mut extensions = Vec::new();
-    if let Some(format) = &options.backing_format {
-        extensions.push(Extension::BackingFormat(format.clone()));
-    }
-    if let Some(name) = &options.data_file {
-        extensions.push(Extension::DataFileName(name.clone()));
-    }
-    if options.version >= 3 && g.cluster_bytes() >= FEATURE_NAMES_MIN_CLUSTER_BYTES {
-        extensions.push(Extension::feature_names());
-    }
+    let is_zstd = options.codec == Codec::Zstd;
     Header {
         version: options.version,
         geometry: g,
-        size_bytes: 0,
+        size_bytes: options.size_bytes,
         crypt_method: spec::crypt::NONE,
-        l1_entries: 0,
-        l1_offset: 0,
-        refcount_table_offset: g.cluster_offset(REFCOUNT_TABLE_CLUSTER),
-        refcount_table_clusters: 1,
+        l1_entries: u32::try_from(layout.l1_entries).unwrap_or(u32::MAX),
+        l1_offset: layout.l1_offset,
+        refcount_table_offset: g.cluster_offset(layout.table.start),
+        refcount_table_clusters: u32::try_from(layout.table.end.saturating_sub(layout.table.start))
+            .unwrap_or(u32::MAX),
         snapshot_count: 0,
         snapshots_offset: 0,
         incompatible: flag(options.data_file.is_some(), spec::incompatible::DATA_FILE)
-            | flag(
-                options.compression_type != spec::compression::ZLIB,
-                spec::incompatible::COMPRESSION_TYPE,
-            )
-            | flag(options.extended_l2, spec::incompatible::EXTENDED_L2),
+            | flag(is_zstd, spec::incompatible::COMPRESSION_TYPE)
+            | flag(g.extended_l2, spec::incompatible::EXTENDED_L2),
         compatible: flag(options.lazy_refcounts, spec::compatible::LAZY_REFCOUNTS),
         autoclear: flag(options.data_file_raw, spec::autoclear::DATA_FILE_RAW),
         header_bytes: if options.version >= 3 {
@@ -114,23 +85,59 @@ fn empty_header(options: &CreateOptions) -> Header {
         } else {
             spec::HEADER_V2_BYTES
         },
-        compression_type: options.compression_type,
+        compression_type: if is_zstd { spec::compression::ZSTD } else { spec::compression::ZLIB },
         backing_name: options.backing_file.clone(),
-        extensions,
+        extensions: extensions(options),
     }
 }
 
-/// The refcount table and the block that counts header, table and itself.
-fn write_refcounts(file: &dyn StorageWrite, g: Geometry) -> Result<()> {
-    let cluster_bytes = num::to_usize(g.cluster_bytes())?;
-    let mut clusters = vec![0; cluster_bytes.saturating_mul(2)];
-    let (table, block) = clusters.split_at_mut(cluster_bytes);
-    if let Some(first) = table.first_chunk_mut() {
-        *first = g.cluster_offset(REFCOUNT_BLOCK_CLUSTER).to_be_bytes();
+fn extensions(options: &CreateOptions) -> Vec<Extension> {
+    let mut extensions = Vec::new();
+    if let Some(format) = &options.backing_format {
+        extensions.push(Extension::BackingFormat(format.clone()));
     }
-    for index in 0..3 {
-        refcount::set(block, g.refcount, index, 1);
+    if let Some(name) = &options.data_file {
+        extensions.push(Extension::DataFileName(name.clone()));
     }
-    let at = g.cluster_offset(REFCOUNT_TABLE_CLUSTER);
-    file.write_all_at(&clusters, at).map_err(Error::io("write refcount table", at))
+    if options.version >= 3
+        && options.geometry.cluster_bytes() > spec::FEATURE_NAMES_ABOVE_CLUSTER_BYTES
+    {
+        extensions.push(Extension::feature_names());
+    }
+    extensions
+}
+
+/// The header's bytes. Only names can make it too long.
+fn encode(header: &Header, options: &CreateOptions) -> Result<Vec<u8>> {
+    let encoded = header.encode();
+    let (Err(Error::InvalidOption { .. }), Some(name)) = (&encoded, &options.backing_file) else {
+        return encoded;
+    };
+    let why = if num::to_u64(name.len()) > u64::from(spec::MAX_BACKING_NAME_BYTES) {
+        "Invalid argument"
+    } else {
+        "No space left on device"
+    };
+    let with = match &options.backing_format {
+        Some(format) => format!(" with format '{format}'"),
+        None => String::new(),
+    };
+    let reason = format!("Could not assign backing file '{name}'{with}: {why}");
+    Err(Error::InvalidOption { option: "backing_file", reason })
+}
+
+/// Maps the whole disk of an image that is complete but empty. Returns its header, as tables may
+/// have moved.
+fn preallocate(
+    file: &Arc<dyn Storage>,
+    data_file: Option<Arc<dyn Storage>>,
+    header: Header,
+    options: &CreateOptions,
+) -> Result<Header> {
+    let file = Arc::clone(file);
+    let image = driver::assemble(file, data_file, header, Access::Write, Limits::default())?;
+    // Nobody has seen the file yet: there is no order to keep.
+    image.lock()?.relaxed = true;
+    image.preallocate(0..options.size_bytes, options.preallocation)?;
+    Ok(image.lock()?.header.clone())
 }

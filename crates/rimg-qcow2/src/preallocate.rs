@@ -70,7 +70,10 @@ impl Qcow2Image {
                 self.make_room(state)?;
                 self.set_entry(state, start.saturating_add(by), entry)?;
             }
-            places.push(host..host.saturating_add(g.cluster_offset(clusters)));
+            // Subclusters behind the end of the disk need no space.
+            let disk_end = num::align_up(range.end, g.subcluster_bytes()).unwrap_or(u64::MAX);
+            let len = g.cluster_offset(clusters).min(disk_end.saturating_sub(start));
+            places.push(host..host.saturating_add(len));
         }
         Ok(places)
     }

@@ -6,6 +6,12 @@ pub(crate) const MAGIC: u32 = 0x5146_49fb;
 
 /// Cluster sizes are 512 bytes to 2 MiB (Header, cluster_bits; the upper bound is QEMU's).
 pub(crate) const CLUSTER_BITS: core::ops::RangeInclusive<u32> = 9..=21;
+/// The cluster size of new images where none is asked for.
+pub(crate) const DEFAULT_CLUSTER_BITS: u32 = 16;
+/// QEMU's bound on the size of any disk: 2^63 bytes, less 1 GiB for what surrounds it.
+pub(crate) const MAX_DISK_BYTES: u64 = (1 << 63) - (1 << 30);
+/// QEMU writes the feature name table only where a cluster is larger than this.
+pub(crate) const FEATURE_NAMES_ABOVE_CLUSTER_BYTES: u64 = 4096;
 /// Extended L2 entries need clusters of at least 16 KiB (Header, incompatible bit 4).
 pub(crate) const EXTENDED_L2_MIN_CLUSTER_BITS: u32 = 14;
 

@@ -1,0 +1,6 @@
+//! rimg and qemu-img on the same images: what one writes the other has to find.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod create;
+#[path = "../folder/mod.rs"]
+mod folder;
