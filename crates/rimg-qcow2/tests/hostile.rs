@@ -1,0 +1,347 @@
+//! Images with wrong bytes and missing ends: an error or a result, in little time and memory.
+
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use rimg_core::{
+    BlockImage, Dependency, DependencyGate, Error, FormatDriver as _, Limits, OpenOptions, Repair,
+    Result, SnapshotSelector, Storage, StorageWrite as _,
+};
+use rimg_qcow2::DRIVER;
+use rimg_storage::MemoryStorage;
+use rimg_testkit::{Rng, bounds, golden};
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What is read of a disk at most, in bytes: a wrong size must not make a test endless.
+const MOST_READ: u64 = 512 << 10;
+const MEMORY_BYTES: u64 = 256 << 20;
+const TIME: Duration = Duration::from_secs(1);
+
+/// Images with every kind of metadata, none longer than a few hundred KiB.
+const IMAGES: &[&str] = &[
+    "qcow2/cluster-512.qcow2",
+    "qcow2/snapshots.qcow2",
+    "qcow2/compressed-rewritten.qcow2",
+    "qcow2/extended-l2.qcow2",
+    "qcow2/bitmap.qcow2",
+    "qcow2/refcount-1.qcow2",
+    "qcow2/data-file.qcow2",
+    "qcow2/overlay.qcow2",
+];
+
+/// So many single wrong bytes, over all images together.
+const CORRUPTIONS: u64 = 100_000;
+
+#[test]
+fn any_wrong_byte_is_survived() {
+    bounds::under_memory_limit(MEMORY_BYTES, || {
+        let each = CORRUPTIONS.div_ceil(u64::try_from(IMAGES.len()).unwrap());
+        let opened: u64 = thread::scope(|scope| {
+            let start = |name: &'static &str| scope.spawn(move || corrupt(name, each));
+            // All start before the first is waited for.
+            let running: Vec<_> = IMAGES.iter().map(start).collect();
+            running.into_iter().map(|image| image.join().unwrap()).sum()
+        });
+        // Most bytes of tables, and many of the header, leave an image that opens.
+        assert!(opened > CORRUPTIONS / 2, "{opened} opened");
+        assert!(opened < CORRUPTIONS, "nothing was found wrong");
+    });
+}
+
+/// How many of `count` images with one wrong byte each still open.
+fn corrupt(name: &str, count: u64) -> u64 {
+    let mut rng = Rng::new(0x5eed);
+    let image = Sample::load(name);
+    let mut opened = 0;
+    for turn in 0..count {
+        let (at, byte) = image.pick(&mut rng);
+        let patched = image.storage.clone();
+        patched.write_all_at(&[byte], at).unwrap();
+        // Everything else is done every time; writing only sometimes, as it takes longest.
+        let uses = if turn % 4 == 0 { Uses::All } else { Uses::Reading };
+        opened += u64::from(use_it(&format!("{name}: {byte:#04x} at {at:#x}"), &patched, uses));
+    }
+    opened
+}
+
+#[test]
+fn any_missing_end_is_survived() {
+    bounds::under_memory_limit(MEMORY_BYTES, || {
+        for name in IMAGES {
+            let image = Sample::load(name);
+            let mut lengths: Vec<u64> = (0..=768).collect();
+            for range in &image.metadata {
+                for edge in [range.start, range.end] {
+                    lengths.extend([edge.saturating_sub(1), edge, edge + 1, edge + 8, edge + 511]);
+                }
+            }
+            for len in lengths.into_iter().filter(|len| *len < image.len) {
+                let shortened = image.storage.clone();
+                shortened.set_len_bytes(len).unwrap();
+                use_it(&format!("{name}: {len:#x} bytes"), &shortened, Uses::All);
+            }
+        }
+    });
+}
+
+#[test]
+fn any_extreme_field_is_survived() {
+    bounds::under_memory_limit(MEMORY_BYTES, || {
+        for name in IMAGES {
+            let image = Sample::load(name);
+            for range in &image.metadata {
+                // The fields of the header, and the first entries of each table.
+                let end = range.end.min(range.start + if range.start == 0 { 200 } else { 64 });
+                for at in (range.start..end).step_by(if range.start == 0 { 4 } else { 8 }) {
+                    for word in EXTREMES {
+                        let patched = image.storage.clone();
+                        patched.write_all_at(&word.to_be_bytes(), at).unwrap();
+                        use_it(&format!("{name}: {word:#x} at {at:#x}"), &patched, Uses::All);
+                    }
+                }
+            }
+        }
+    });
+}
+
+const EXTREMES: &[u64] = &[
+    0,
+    1,
+    0x200,
+    u64::MAX,
+    i64::MAX.unsigned_abs(),
+    1 << 63,
+    0x7fff_ffff_0000_0000,
+    0xffff_ffff_0000_0000,
+    0x0000_0000_ffff_ffff,
+    // Offsets near the end of what an entry can hold, with and without flags.
+    0x00ff_ffff_ffff_fe00,
+    0x80ff_ffff_ffff_0000,
+    0x4000_0000_0000_0000,
+    0x7fff_ffff_ffff_ffff,
+    // The header's own cluster as a table.
+    0x8000_0000_0000_0000,
+];
+
+/// Where a field is wrong, and what the error has to name.
+#[test]
+fn errors_name_structure_and_offset() {
+    let image = Sample::load("qcow2/v3.qcow2");
+    let l1_at = image.word(40);
+    let l2_at = image.word(l1_at) & 0x00ff_ffff_ffff_fe00;
+    let cases: &[(u64, u64, &str, u64)] = &[
+        (l1_at, 0x8000_0000_0000_0200, "L1 table", l1_at),
+        (l2_at, 0x8000_0000_0000_0200, "L2 table", l2_at),
+        (40, 0x200, "header", 40),
+        (48, 0x200, "header", 48),
+        (24, u64::MAX, "header", 36),
+    ];
+    for (at, word, structure, named) in cases {
+        let patched = image.storage.clone();
+        patched.write_all_at(&word.to_be_bytes(), *at).unwrap();
+        let error = open(&patched, false).and_then(|image| image.read_at(&mut [0; 1], 0));
+        match error {
+            Err(Error::Corrupt { at: location, .. }) => {
+                assert_eq!((location.structure, location.offset.0), (*structure, *named));
+            }
+            other => panic!("{word:#x} at {at:#x}: {other:?}"),
+        }
+    }
+}
+
+/// An image, and which of its bytes are metadata.
+struct Sample {
+    storage: MemoryStorage,
+    len: u64,
+    metadata: Vec<Range<u64>>,
+}
+
+impl Sample {
+    fn load(name: &str) -> Self {
+        let bytes = std::fs::read(golden::testdata().join(name)).unwrap();
+        let storage = MemoryStorage::from(bytes);
+        let len = storage.len_bytes().unwrap();
+        let mut sample = Self { storage, len, metadata: Vec::new() };
+        sample.find_metadata();
+        assert!(sample.metadata.len() >= 4, "{name}: {:?}", sample.metadata);
+        sample
+    }
+
+    fn find_metadata(&mut self) {
+        let half = |word: u64| word >> 32;
+        let cluster = 1_u64 << half(self.word(20));
+        let is_offset = |entry: &u64| *entry != 0;
+        let mut found: Vec<_> = core::iter::once(0..1024.min(cluster)).collect();
+        let refcounts = self.word(48);
+        found.push(refcounts..refcounts + 64);
+        found.extend(
+            self.table(refcounts, 8).into_iter().filter(is_offset).map(|block| block..block + 64),
+        );
+        let mut l1_tables = vec![(self.word(40), half(self.word(36)))];
+        let snapshots = half(self.word(60));
+        if snapshots > 0 {
+            let at = self.word(64);
+            found.push(at..at + 64 * snapshots);
+            l1_tables.push((self.word(at), half(self.word(at + 8))));
+        }
+        for (at, entries) in l1_tables {
+            found.push(at..at + entries * 8);
+            for l2 in self.table(at, entries).into_iter().filter(is_offset) {
+                found.push(l2..l2 + 512.min(cluster));
+            }
+        }
+        found.retain(|range| range.end <= self.len);
+        found.sort_by_key(|range| range.start);
+        found.dedup();
+        self.metadata = found;
+    }
+
+    /// Table entries, without their flags.
+    fn table(&self, at: u64, entries: u64) -> Vec<u64> {
+        (0..entries).map(|index| self.word(at + index * 8) & 0x00ff_ffff_ffff_fe00).collect()
+    }
+
+    fn word(&self, at: u64) -> u64 {
+        let mut bytes = [0; 8];
+        self.storage.read_exact_at(&mut bytes, at).unwrap();
+        u64::from_be_bytes(bytes)
+    }
+
+    /// A byte of metadata, and another value for it.
+    fn pick(&self, rng: &mut Rng) -> (u64, u8) {
+        let which = rng.below(u64::try_from(self.metadata.len()).unwrap());
+        let range = &self.metadata[usize::try_from(which).unwrap()];
+        let at = range.start + rng.below(range.end - range.start);
+        let mut old = [0; 1];
+        self.storage.read_exact_at(&mut old, at).unwrap();
+        let [old] = old;
+        let byte = match rng.below(3) {
+            0 => old ^ (1 << rng.below(8)),
+            1 => !old,
+            _ => old.wrapping_add(1 + u8::try_from(rng.below(255)).unwrap()),
+        };
+        (at, byte)
+    }
+}
+
+/// What is done with an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Uses {
+    /// Opening, describing, reading, checking, going into snapshots.
+    Reading,
+    /// The same, and opening it to look at its metadata only, and writing.
+    All,
+}
+
+/// Does with an image what can be done; whether it opened.
+fn use_it(what: &str, storage: &MemoryStorage, uses: Uses) -> bool {
+    let run = || catch_unwind(AssertUnwindSafe(|| use_all(storage, uses)));
+    let start = Instant::now();
+    let opened = run().unwrap_or_else(|_| panic!("{what}: panic"));
+    if start.elapsed() > TIME {
+        // Once more: other programs may have had the processor.
+        let again = Instant::now();
+        let _ = run();
+        assert!(again.elapsed() <= TIME, "{what}: {:?}", again.elapsed());
+    }
+    opened
+}
+
+fn use_all(storage: &MemoryStorage, uses: Uses) -> bool {
+    if uses == Uses::All
+        && let Ok(image) = open_as(storage, false, true)
+    {
+        let _ = image.info();
+        check(image.as_ref());
+    }
+    let Ok(image) = open(storage, false) else { return false };
+    let _ = image.info();
+    read(image.as_ref());
+    check(image.as_ref());
+    if let Some(snapshots) = image.snapshots()
+        && let Ok(list) = snapshots.list()
+    {
+        for snapshot in list.iter().take(4) {
+            if let Ok(Some(disk)) = snapshots.open(&SnapshotSelector::IdOrName(&snapshot.id)) {
+                read(disk.as_ref());
+            }
+        }
+    }
+    if uses == Uses::All
+        && let Ok(image) = open(storage, true)
+        && let Some(writer) = image.writer()
+    {
+        let last = image.size_bytes().saturating_sub(1).min(MOST_READ);
+        let _ = writer.write_at(&[1], last);
+        let _ = writer.discard_at(0..last.min(4096));
+        let _ = writer.write_at(&[2; 700], 0);
+        let _ = writer.flush();
+        let _ = image.close();
+    }
+    true
+}
+
+fn check(image: &dyn BlockImage) {
+    if let Some(checker) = image.checker() {
+        let mut findings = 0_u64;
+        let _ = checker.check(Repair::Nothing, &mut |_| findings += 1);
+        assert!(findings < 10_000_000, "endless findings");
+    }
+}
+
+/// Reads the disk, or the beginning and the end of a large one, and walks its extents.
+fn read(image: &dyn BlockImage) {
+    let size = image.size_bytes();
+    let mut buf = vec![0; 64 << 10];
+    for part in [0..size.min(MOST_READ), size.saturating_sub(128 << 10).max(MOST_READ)..size] {
+        let mut at = part.start;
+        while at < part.end {
+            let piece = usize::try_from((part.end - at).min(64 << 10)).unwrap();
+            let _ = image.read_at(&mut buf[..piece], at);
+            at += u64::try_from(piece).unwrap();
+        }
+    }
+    let mut at = 0;
+    for _ in 0..200 {
+        match image.extent_at(at..size) {
+            Ok(extent) => {
+                assert!(extent.len_bytes > 0 && extent.len_bytes <= size - at, "{extent:?}");
+                at += extent.len_bytes;
+            }
+            Err(_) => break,
+        }
+        if at == size {
+            break;
+        }
+    }
+}
+
+fn open(storage: &MemoryStorage, writable: bool) -> Result<Box<dyn BlockImage>> {
+    open_as(storage, writable, false)
+}
+
+fn open_as(
+    storage: &MemoryStorage,
+    writable: bool,
+    inspect_only: bool,
+) -> Result<Box<dyn BlockImage>> {
+    let how = OpenOptions { writable, inspect_only, limits: Limits::default(), gate: &Blank };
+    DRIVER.open(Arc::new(storage.clone()), &how)
+}
+
+/// Every other file that an image names holds zeroes.
+struct Blank;
+
+impl DependencyGate for Blank {
+    fn open_file(&self, _: &Dependency<'_>) -> Result<Arc<dyn Storage>> {
+        Ok(Arc::new(MemoryStorage::with_len(1 << 20)))
+    }
+
+    fn open_image(&self, wanted: &Dependency<'_>) -> Result<Option<Arc<dyn BlockImage>>> {
+        let below = rimg_testkit::PlainImage::new(self.open_file(wanted)?)?;
+        Ok(Some(Arc::new(below)))
+    }
+}
