@@ -4,3 +4,4 @@
 mod create;
 #[path = "../folder/mod.rs"]
 mod folder;
+mod read;
