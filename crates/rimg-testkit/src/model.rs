@@ -92,7 +92,10 @@ impl ModelDisk {
             if let Err(error) = read(&mut found, at) {
                 panic!("{what}: reading {at:#x}..{end:#x}: {error}");
             }
-            if let Some(i) = (0..wanted.len()).find(|&i| wanted[i] != found[i]) {
+            // Compared at once first: going byte by byte takes most of a test's time.
+            if wanted != found
+                && let Some(i) = (0..wanted.len()).find(|&i| wanted[i] != found[i])
+            {
                 let at = at + num::to_u64(i);
                 panic!("{what}: byte {at:#x} is {:#x}, not {:#x}", found[i], wanted[i]);
             }
