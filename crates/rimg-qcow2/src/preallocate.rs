@@ -61,7 +61,16 @@ impl Qcow2Image {
                 start
             } else {
                 self.own_l2_table(state, g.l1_index(start))?;
-                g.cluster_offset(self.allocate(state, clusters)?.0.first)
+                let (run, virgin) = self.allocate(state, clusters)?;
+                let host = g.cluster_offset(run.first);
+                if !virgin {
+                    // What these clusters held before must not come up again.
+                    let end = g.cluster_offset(run.end());
+                    self.file_writer()?
+                        .write_zeroes_at(host..end, Zeroing::MayPunch)
+                        .map_err(Error::io("clear clusters", host))?;
+                }
+                host
             };
             for cluster in 0..clusters {
                 let by = g.cluster_offset(cluster);

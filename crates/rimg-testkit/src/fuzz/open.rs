@@ -27,17 +27,19 @@ pub fn open(driver: &dyn FormatDriver, bytes: &[u8]) {
         len_bytes: num::to_u64(bytes.len()),
     });
     let file = MemoryStorage::from(bytes);
+    let gate = AnyName::new();
 
-    let inspect = how(false, true);
+    let inspect = how(&gate, false, true);
     if let Some(image) = blameless(driver.open(Arc::new(file.clone()), &inspect)) {
         blameless(image.info());
         check(image.as_ref());
         blameless(image.close());
     }
 
-    let Some(image) = blameless(driver.open(Arc::new(file.clone()), &how(false, false))) else {
+    let Some(image) = blameless(driver.open(Arc::new(file.clone()), &how(&gate, false, false)))
+    else {
         assert!(
-            blameless(driver.open(Arc::new(file), &how(true, false))).is_none(),
+            blameless(driver.open(Arc::new(file), &how(&gate, true, false))).is_none(),
             "an image that cannot be read can be written"
         );
         return;
@@ -50,27 +52,36 @@ pub fn open(driver: &dyn FormatDriver, bytes: &[u8]) {
     change(driver, file, verdict);
 }
 
-fn how(writable: bool, inspect_only: bool) -> OpenOptions<'static> {
+fn how(gate: &AnyName, writable: bool, inspect_only: bool) -> OpenOptions<'_> {
     let mut limits = Limits::default();
     limits.metadata_bytes = 16 << 20;
-    OpenOptions { writable, inspect_only, limits, gate: &AnyName }
+    OpenOptions { writable, inspect_only, limits, gate }
 }
 
 /// Whatever an image names is there: what it holds is not what is tried here.
-struct AnyName;
+struct AnyName {
+    file: Arc<dyn Storage>,
+}
+
+impl AnyName {
+    fn new() -> Self {
+        let mut bytes = vec![0; 100_000];
+        Rng::new(1).fill(&mut bytes[..50_000]);
+        Self { file: Arc::new(MemoryStorage::from(bytes)) }
+    }
+}
 
 impl DependencyGate for AnyName {
     fn open_file(&self, wanted: &Dependency<'_>) -> Result<Arc<dyn Storage>> {
         if wanted.name.is_empty() {
             return Err(Error::Denied("a file without a name".to_owned()));
         }
-        let mut bytes = vec![0; 100_000];
-        Rng::new(1).fill(&mut bytes[..50_000]);
-        Ok(Arc::new(MemoryStorage::from(bytes)))
+        Ok(Arc::clone(&self.file))
     }
 
+    /// Of one's own: an image below does not change when a data file does.
     fn open_image(&self, wanted: &Dependency<'_>) -> Result<Option<Arc<dyn BlockImage>>> {
-        Ok(Some(Arc::new(PlainImage::new(self.open_file(wanted)?)?)))
+        Ok(Some(Arc::new(PlainImage::new(Self::new().open_file(wanted)?)?)))
     }
 }
 
@@ -173,24 +184,24 @@ fn look_at_snapshots(image: &dyn BlockImage) {
 /// Changes an image. Of one that was clean, the changes must be there afterwards; of any other,
 /// that nothing breaks is all that can be asked.
 fn change(driver: &dyn FormatDriver, file: MemoryStorage, before: Option<Verdict>) {
+    let gate = AnyName::new();
     let was_clean = before == Some(Verdict::Clean);
     let file: Arc<dyn Storage> = Arc::new(file);
-    let open = |writable| blameless(driver.open(Arc::clone(&file), &how(writable, false)));
+    let open = |writable| blameless(driver.open(Arc::clone(&file), &how(&gate, writable, false)));
     let Some(image) = open(true) else { return };
     let size = image.size_bytes();
     let ranges = [0..70_000, size / 2 + 1..size / 2 + 5000, size.saturating_sub(40_000)..size]
         .map(|range| range.start.min(size)..range.end.min(size));
-    let mut all_done = true;
     for range in &ranges {
-        all_done &= change_range(image.as_ref(), range, was_clean).is_some();
+        change_range(image.as_ref(), range, was_clean);
     }
     if let Some(resizer) = image.resizer() {
         let grown = size.saturating_add(1 << 20) / 512 * 512;
-        all_done &= blameless(resizer.resize(grown, Preallocation::Off)).is_some();
+        blameless(resizer.resize(grown, Preallocation::Off));
     }
     look_around(image.as_ref());
     let held = ranges.clone().map(|range| read(image.as_ref(), range));
-    all_done &= blameless(image.close()).is_some();
+    blameless(image.close());
     let Some(image) = open(false) else {
         assert!(!was_clean, "cannot be opened after it was changed");
         return;
@@ -202,12 +213,8 @@ fn change(driver: &dyn FormatDriver, file: MemoryStorage, before: Option<Verdict
     for (range, held) in ranges.iter().zip(held) {
         assert!(read(image.as_ref(), range.clone()) == held, "{range:#x?} differs when reopened");
     }
-    match check(image.as_ref()) {
-        Some(Verdict::Clean) => {}
-        // A change that was broken off may leave something behind.
-        Some(Verdict::Leaks) if !all_done => {}
-        after => panic!("was clean, but after changes: {after:?}"),
-    }
+    // Leaks are allowed here: extensions that a write makes void, as dirty bitmaps, leave some.
+    assert_ne!(check(image.as_ref()), Some(Verdict::Corrupt), "changes left corruption behind");
 }
 
 /// Writes, zeroes and discards in a range; `None` where something failed.
