@@ -12,6 +12,10 @@ use crate::spec;
 use crate::table::{Cluster, L2Entry};
 use rimg_core::{Error, FindingKind, Result, Storage, num};
 
+/// An L1 table cannot lead to more tables than the file has clusters, unless it leads to some of
+/// them again and again: looking at each time would take for ever.
+const TOO_MANY_TABLES: &str = "ERROR L1 table refers to more L2 tables than the file has clusters";
+
 /// An L1 table in memory.
 pub(super) struct L1<'a> {
     /// Where it lies in the file.
@@ -46,6 +50,7 @@ impl<'a> Walker<'a> {
         report: &mut Report<'_>,
     ) -> Result<()> {
         counts.add(l1.at, num::to_u64(l1.entries.len()).saturating_mul(8), report);
+        let mut tables_left = counts.clusters();
         for entry in l1.entries.iter().filter(|entry| **entry != 0) {
             if entry & spec::L1_RESERVED != 0 {
                 let message = format!("ERROR found L1 entry with reserved bits set: {entry:x}");
@@ -61,6 +66,11 @@ impl<'a> Walker<'a> {
                 let message = format!("ERROR l2_offset={table_at:x}: {what}");
                 report.add(FindingKind::Corruption, message);
             }
+            if tables_left == 0 {
+                report.add(FindingKind::CheckError, TOO_MANY_TABLES.to_owned());
+                return Ok(());
+            }
+            tables_left = tables_left.saturating_sub(1);
             self.load(table_at)?;
             self.count_table(l1.is_active, counts, report);
         }
@@ -138,6 +148,7 @@ impl<'a> Walker<'a> {
         refcounts: &mut Refcounts<'_>,
         report: &mut Report<'_>,
     ) -> Result<()> {
+        let mut tables_left = self.g.clusters_for(self.file_len);
         for (index, entry) in l1.entries.iter().enumerate() {
             let table_at = entry & spec::OFFSET_MASK;
             if table_at == 0 {
@@ -151,6 +162,10 @@ impl<'a> Walker<'a> {
                 );
                 report.add(FindingKind::Corruption, message);
             }
+            if tables_left == 0 {
+                return Ok(());
+            }
+            tables_left = tables_left.saturating_sub(1);
             self.load(table_at)?;
             for entry in self.found() {
                 let host = entry.descriptor & spec::OFFSET_MASK;
