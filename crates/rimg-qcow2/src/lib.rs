@@ -1,4 +1,4 @@
-//! QEMU copy-on-write version 2 and 3 disk images.
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
 mod address;

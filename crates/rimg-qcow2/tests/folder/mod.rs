@@ -40,7 +40,8 @@ impl Folder {
 
 impl DependencyGate for Folder {
     fn open_file(&self, wanted: &Dependency<'_>) -> Result<Arc<dyn Storage>> {
-        Ok(self.storage(wanted.name, FileOptions::read()))
+        let options = if wanted.writable { FileOptions::write() } else { FileOptions::read() };
+        Ok(self.storage(wanted.name, options))
     }
 
     fn open_image(&self, wanted: &Dependency<'_>) -> Result<Option<Arc<dyn BlockImage>>> {

@@ -5,3 +5,4 @@ mod create;
 #[path = "../folder/mod.rs"]
 mod folder;
 mod read;
+mod write;
