@@ -53,6 +53,8 @@ pub(crate) enum CorruptKind {
     SubclusterBitmap(u64),
     #[error("a compressed cluster in an image with an external data file")]
     CompressedInDataFile,
+    #[error("offset {host:#x} in the external data file is not the guest's offset, {guest:#x}")]
+    DataFileOffset { host: u64, guest: u64 },
     #[error("entry of {0} bytes is too long")]
     EntryTooLong(u64),
     #[error("refcount of the cluster at {0:#x} is 0 though it is in use")]

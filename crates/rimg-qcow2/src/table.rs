@@ -92,7 +92,8 @@ impl L2Entry {
     }
 
     /// What the descriptor says. `identity` is the guest offset of the cluster where the image has
-    /// an external data file: there, offset 0 with COPIED is a cluster like any other.
+    /// an external data file: there, offset 0 with COPIED is a cluster like any other, and every
+    /// cluster lies where the guest sees it.
     pub(crate) fn cluster(
         self,
         geometry: Geometry,
@@ -112,6 +113,8 @@ impl L2Entry {
         match identity {
             None if host == 0 => Ok(Cluster::Unallocated),
             Some(_) if host == 0 && !copied => Ok(Cluster::Unallocated),
+            // Nothing counts who uses the data file: two clusters could share a place unnoticed.
+            Some(guest) if host != guest => Err(CorruptKind::DataFileOffset { host, guest }),
             _ => Ok(Cluster::Standard { host, copied }),
         }
     }
@@ -255,6 +258,9 @@ mod tests {
         let g = geometry(16, false);
         let entry = L2Entry { descriptor: spec::COPIED, bitmap: 0 };
         assert_eq!(entry.cluster(g, Some(0)), Ok(Cluster::Standard { host: 0, copied: true }));
+        let guest = 0x1_0000;
+        let elsewhere = Err(CorruptKind::DataFileOffset { host: 0, guest });
+        assert_eq!(entry.cluster(g, Some(guest)), elsewhere);
         assert_eq!(entry.cluster(g, None), Ok(Cluster::Unallocated));
     }
 }
