@@ -22,5 +22,5 @@ fn decode(codec: Codec, encoded: &[u8], cluster: &mut [u8]) -> Option<Option<usi
 }
 
 fn encode(codec: Codec, cluster: &[u8], out: &mut Vec<u8>) -> Option<usize> {
-    Encoder::new(codec, Level::Default).unwrap().encode(cluster, out)
+    Encoder::new(codec, Level::Default).expect("a codec of this build").encode(cluster, out)
 }

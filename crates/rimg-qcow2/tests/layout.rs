@@ -4,10 +4,12 @@
 //! preallocating with falloc and full), the new table lies elsewhere; `peer.rs` has these checked
 //! by qemu-img instead.
 
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 mod common;
 
 use common::DRIVERS;
-use rimg_core::{RawOptions, Storage};
+use rimg_core::RawOptions;
 use rimg_testkit::MemoryDir;
 use rimg_testkit::peer::Peer;
 use std::fmt::Write as _;

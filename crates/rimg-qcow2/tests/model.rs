@@ -1,5 +1,7 @@
 //! Random changes to images of every kind, compared with plain bytes.
 
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 mod common;
 
 use common::{DRIVERS, Op, apply, create, kinds, open, ops};

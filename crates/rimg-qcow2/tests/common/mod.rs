@@ -1,5 +1,6 @@
 //! What the tests of this crate share: images in memory, and random changes to them.
 #![allow(dead_code, reason = "every test file uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use proptest::prelude::*;
 use rimg_core::{BlockImage, FormatDriver, RawOptions};

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod create;
-#[path = "../folder/mod.rs"]
+#[path = "../common/folder.rs"]
 mod folder;
 mod read;
 mod write;
