@@ -3,7 +3,7 @@
 
 use super::{Report, index};
 use crate::address::Geometry;
-use rimg_core::{FindingKind, MetadataBudget, Result, num};
+use rimg_core::{FindingKind, MetadataBudget, Result};
 use std::collections::HashMap;
 
 /// Counts of references. Nearly all are 0 or 1, so a byte is enough for each; the few larger ones
@@ -12,6 +12,10 @@ use std::collections::HashMap;
 pub(super) struct Counts {
     g: Geometry,
     file_len: u64,
+    /// How many clusters the file has, or has once the references to the cluster behind its end
+    /// are fulfilled.
+    clusters: u64,
+    /// One for each cluster of the file, and one for the cluster behind its end.
     small: Vec<u8>,
     large: HashMap<u64, u64>,
 }
@@ -20,13 +24,14 @@ impl Counts {
     /// Counters for the clusters of a file of `file_len` bytes, all 0.
     pub(super) fn new(g: Geometry, file_len: u64, budget: &mut MetadataBudget) -> Result<Self> {
         let clusters = g.clusters_for(file_len);
-        let small = budget.buffer("reference counts", clusters)?;
-        Ok(Self { g, file_len, small, large: HashMap::new() })
+        let small = budget.buffer("reference counts", clusters.saturating_add(1))?;
+        Ok(Self { g, file_len, clusters, small, large: HashMap::new() })
     }
 
-    /// How many clusters the file has.
-    pub(super) fn clusters(&self) -> u64 {
-        num::to_u64(self.small.len())
+    /// How many clusters there are to compare: those of the file, and the one behind its end if
+    /// there is a reference to it.
+    pub(super) const fn clusters(&self) -> u64 {
+        self.clusters
     }
 
     /// Counts a reference to every cluster that `bytes` from `at` touch.
@@ -45,18 +50,29 @@ impl Counts {
         }
         let last = self.g.cluster_index(end.saturating_sub(1));
         for cluster in self.g.cluster_index(at)..=last {
-            self.add_one(cluster);
+            self.add_one(cluster, report);
         }
     }
 
-    fn add_one(&mut self, cluster: u64) {
+    fn add_one(&mut self, cluster: u64, report: &mut Report<'_>) {
+        self.clusters = self.clusters.max(cluster.saturating_add(1));
+        if self.of(cluster) >= self.g.refcount.max() {
+            let at = self.g.cluster_offset(cluster);
+            let message = format!(
+                "ERROR: overflow cluster offset={at:#x}\n\
+                 Use qemu-img amend to increase the refcount entry width or qemu-img convert to \
+                 create a clean copy if the image cannot be opened for writing"
+            );
+            report.add(FindingKind::Corruption, message);
+            return;
+        }
         match self.small.get_mut(index(cluster)) {
             Some(count) if *count < u8::MAX => *count = count.saturating_add(1),
             Some(_) => {
                 let more = self.large.entry(cluster).or_insert(0);
                 *more = more.saturating_add(1);
             }
-            // In the one cluster that may stick out of the file; nobody asks for it.
+            // Further out than `add` lets through.
             None => {}
         }
     }

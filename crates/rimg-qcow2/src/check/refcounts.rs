@@ -25,7 +25,7 @@ pub(super) struct Refcounts<'a> {
 /// What the disk says of a cluster.
 enum OnDisk {
     Count(u64),
-    /// The refcount table leads nowhere.
+    /// The refcount table leads nowhere, or where nothing can be read.
     Unknown,
 }
 
@@ -139,7 +139,8 @@ impl<'a> Refcounts<'a> {
         if block == 0 {
             return Ok(OnDisk::Count(0));
         }
-        if !g.is_aligned(block) {
+        // No file reaches past what is an offset to the operating system.
+        if !g.is_aligned(block) || i64::try_from(block).is_err() {
             return Ok(OnDisk::Unknown);
         }
         let in_block = cluster & g.refcounts_per_block().saturating_sub(1);
@@ -148,7 +149,9 @@ impl<'a> Refcounts<'a> {
         let slice = in_block.checked_div(per_slice).unwrap_or(0);
         let slice_at = block.saturating_add(slice.saturating_mul(slice_bytes));
         let in_slice = in_block.saturating_sub(slice.saturating_mul(per_slice));
-        let bytes = self.blocks.slice(self.file, slice_at, "read refcount block")?;
+        let Ok(bytes) = self.blocks.slice(self.file, slice_at, "read refcount block") else {
+            return Ok(OnDisk::Unknown);
+        };
         Ok(OnDisk::Count(refcount::get(bytes, g.refcount, num::to_usize(in_slice)?)))
     }
 }

@@ -16,6 +16,9 @@ use rimg_core::{Error, FindingKind, Result, Storage, num};
 /// them again and again: looking at each time would take for ever.
 const TOO_MANY_TABLES: &str = "ERROR L1 table refers to more L2 tables than the file has clusters";
 
+/// The half of an extended entry's bitmap that says which subclusters are allocated.
+const ALLOCATED_BITS: u64 = 0xffff_ffff;
+
 /// An L1 table in memory.
 pub(super) struct L1<'a> {
     /// Where it lies in the file.
@@ -77,68 +80,100 @@ impl<'a> Walker<'a> {
     fn count_table(&self, is_active: bool, counts: &mut Counts, report: &mut Report<'_>) {
         let g = self.g;
         let mut next_contiguous = 0_u64;
-        for entry in self.found() {
-            if entry.descriptor & spec::COMPRESSED != 0 {
-                self.count_compressed(entry, counts, report);
-                if is_active {
-                    let sums = &mut report.summary;
-                    sums.allocated_clusters = sums.allocated_clusters.saturating_add(1);
-                    sums.compressed_clusters = sums.compressed_clusters.saturating_add(1);
-                    // Compressed clusters lie anywhere by their nature.
-                    sums.fragmented_clusters = sums.fragmented_clusters.saturating_add(1);
-                }
-                continue;
-            }
-            let reserved = if g.extended_l2 { spec::ZERO } else { 0 } | spec::L2_RESERVED;
-            if entry.descriptor & reserved != 0 {
+        for (index, entry) in self.found() {
+            let is_compressed = entry.descriptor & spec::COMPRESSED != 0;
+            if !is_compressed && entry.descriptor & spec::L2_RESERVED != 0 {
                 let descriptor = entry.descriptor;
                 let message =
                     format!("ERROR found l2 entry with reserved bits set: {descriptor:x}");
                 report.add(FindingKind::Corruption, message);
             }
-            let host = entry.descriptor & spec::OFFSET_MASK;
-            let is_mapped = host != 0 || (self.has_data_file && self.is_copied(entry));
-            if !is_mapped {
+            let in_use = if is_compressed {
+                self.count_compressed(index, entry, counts, report)
+            } else {
+                self.count_standard(entry, counts, report)
+            };
+            if !in_use || !is_active {
                 continue;
             }
-            if is_active {
-                let sums = &mut report.summary;
-                sums.allocated_clusters = sums.allocated_clusters.saturating_add(1);
-                if next_contiguous != 0 && host != next_contiguous {
-                    sums.fragmented_clusters = sums.fragmented_clusters.saturating_add(1);
-                }
-                next_contiguous = host.saturating_add(g.cluster_bytes());
+            let sums = &mut report.summary;
+            sums.allocated_clusters = sums.allocated_clusters.saturating_add(1);
+            if is_compressed {
+                sums.compressed_clusters = sums.compressed_clusters.saturating_add(1);
+                // Compressed clusters lie anywhere by their nature.
+                sums.fragmented_clusters = sums.fragmented_clusters.saturating_add(1);
+                continue;
             }
-            if !g.is_aligned(host) {
-                let is_zero = !g.extended_l2 && entry.descriptor & spec::ZERO != 0;
-                let cluster = if is_zero { "Preallocated" } else { "Data" };
-                let what = "cluster is not properly aligned; L2 entry corrupted.";
-                let message = format!("ERROR offset={host:x}: {cluster} {what}");
-                report.add(FindingKind::Corruption, message);
+            let host = entry.descriptor & spec::OFFSET_MASK;
+            if next_contiguous != 0 && host != next_contiguous {
+                sums.fragmented_clusters = sums.fragmented_clusters.saturating_add(1);
             }
-            if !self.has_data_file {
-                counts.add(host, g.cluster_bytes(), report);
-            }
+            next_contiguous = host.saturating_add(g.cluster_bytes());
         }
     }
 
-    fn count_compressed(&self, entry: L2Entry, counts: &mut Counts, report: &mut Report<'_>) {
+    /// Says whether the entry takes up space.
+    fn count_standard(&self, entry: L2Entry, counts: &mut Counts, report: &mut Report<'_>) -> bool {
+        let g = self.g;
+        let host = entry.descriptor & spec::OFFSET_MASK;
+        let is_zero = !g.extended_l2 && entry.descriptor & spec::ZERO != 0;
+        let allocated = entry.bitmap & ALLOCATED_BITS;
+        // In a data file offset 0 is as good as any.
+        let may_be_at_0 = self.has_data_file && self.is_copied(entry) && !is_zero;
+        if host == 0 && !may_be_at_0 {
+            if allocated != 0 {
+                let what = "Unallocated cluster has non-zero subcluster allocation map";
+                report.add(FindingKind::Corruption, format!("ERROR: {what}"));
+            }
+            return false;
+        }
+        if entry.bitmap >> 32 & allocated != 0 {
+            let what = "Allocated cluster has corrupted subcluster allocation bitmap";
+            report.add(FindingKind::Corruption, format!("ERROR offset={host:x}: {what}"));
+        }
+        if !g.is_aligned(host) {
+            let holds_data = if g.extended_l2 { allocated != 0 } else { !is_zero };
+            let which = if holds_data { "Data" } else { "Preallocated" };
+            let what = "cluster is not properly aligned; L2 entry corrupted.";
+            report.add(FindingKind::Corruption, format!("ERROR offset={host:x}: {which} {what}"));
+        }
+        if !self.has_data_file {
+            counts.add(host, g.cluster_bytes(), report);
+        }
+        true
+    }
+
+    /// Says whether the entry takes up space.
+    fn count_compressed(
+        &self,
+        index: usize,
+        entry: L2Entry,
+        counts: &mut Counts,
+        report: &mut Report<'_>,
+    ) -> bool {
         let plain = L2Entry { bitmap: 0, ..entry };
-        let Ok(Cluster::Compressed { host, len }) = plain.cluster(self.g, None) else { return };
+        let Ok(Cluster::Compressed { host, len }) = plain.cluster(self.g, None) else {
+            return false;
+        };
         if self.is_copied(entry) {
             let what = "copied flag must never be set for compressed clusters";
             report.add(FindingKind::Corruption, format!("ERROR: coffset={host:#x}: {what}"));
         }
+        let mut refuse = |what: &str| {
+            let descriptor = entry.descriptor & !spec::COPIED;
+            let message = format!("ERROR compressed cluster {index} {what}, entry={descriptor:#x}");
+            report.add(FindingKind::Corruption, message);
+        };
         if self.has_data_file {
-            let what = "compressed cluster in an image with an external data file";
-            report.add(FindingKind::Corruption, format!("ERROR: coffset={host:#x}: {what}"));
-            return;
+            refuse("with data file");
+            return false;
         }
         if entry.bitmap != 0 {
-            let what = "compressed cluster with a subcluster bitmap";
-            report.add(FindingKind::Corruption, format!("ERROR: coffset={host:#x}: {what}"));
+            refuse("with non-zero subcluster allocation bitmap");
+            return false;
         }
         counts.add(host, len, report);
+        true
     }
 
     /// Compares the COPIED flags of an L1 table, and of the L2 tables below, with refcounts.
@@ -167,13 +202,15 @@ impl<'a> Walker<'a> {
             }
             tables_left = tables_left.saturating_sub(1);
             self.load(table_at)?;
-            for entry in self.found() {
+            for (_, entry) in self.found() {
                 let host = entry.descriptor & spec::OFFSET_MASK;
                 let is_standard = entry.descriptor & spec::COMPRESSED == 0;
-                if !is_standard || host == 0 || self.has_data_file {
+                if !is_standard || host == 0 {
                     continue;
                 }
-                let Some(refcount) = refcounts.at(host)? else { continue };
+                // Nobody counts the clusters of a data file: each belongs to one guest cluster.
+                let known = if self.has_data_file { Some(1) } else { refcounts.at(host)? };
+                let Some(refcount) = known else { continue };
                 if (refcount == 1) != self.is_copied(entry) {
                     let descriptor = entry.descriptor;
                     let message = format!(
@@ -202,8 +239,8 @@ impl<'a> Walker<'a> {
         read_padded(self.file, &mut self.table, at).map_err(Error::io("read L2 table", at))
     }
 
-    /// The entries of the loaded table that are not blank.
-    fn found(&self) -> impl Iterator<Item = L2Entry> + '_ {
+    /// The entries of the loaded table that are not blank, with their indices.
+    fn found(&self) -> impl Iterator<Item = (usize, L2Entry)> + '_ {
         const BLOCK_BYTES: usize = 256;
         let g = self.g;
         let width = if g.extended_l2 { 16 } else { 8 };
@@ -211,8 +248,12 @@ impl<'a> Walker<'a> {
         let (blocks, _) = self.table.as_chunks::<BLOCK_BYTES>();
         blocks
             .iter()
-            .filter(|block| block.iter().fold(0, |seen, byte| seen | byte) != 0)
-            .flat_map(move |block| (0..per_block).map(move |index| entry_at(block, index, g)))
-            .filter(|entry| *entry != L2Entry::default())
+            .enumerate()
+            .filter(|(_, block)| block.iter().fold(0, |seen, byte| seen | byte) != 0)
+            .flat_map(move |(number, block)| {
+                let first = number.saturating_mul(per_block);
+                (0..per_block).map(move |i| (first.saturating_add(i), entry_at(block, i, g)))
+            })
+            .filter(|(_, entry)| *entry != L2Entry::default())
     }
 }
