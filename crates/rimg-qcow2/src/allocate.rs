@@ -16,9 +16,9 @@ use rimg_core::{Error, MetadataBudget, Result, Storage, num};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-/// How much memory cached refcount blocks take: 2 MiB describe 64 GiB of file with clusters of
+/// How much memory cached refcount blocks take: 1 MiB describes 32 GiB of file with clusters of
 /// 64 KiB and refcounts of 16 bits.
-const CACHE_BYTES: u64 = 2 << 20;
+const CACHE_BYTES: u64 = 1 << 20;
 
 /// The refcounts of an image that is open for writing.
 #[derive(Debug)]
@@ -189,10 +189,15 @@ impl Allocator {
             if at >= self.virgin_from && at >= self.capacity_clusters() {
                 break;
             }
-            if self.live_refcount(at)? != 0 {
-                first = at.saturating_add(1);
+            let wanted = clusters.saturating_sub(at.saturating_sub(first));
+            let free = self.uncounted(at, wanted)?;
+            at = at.saturating_add(free);
+            if free == 0 {
+                if self.live_refcount(at)? != 0 {
+                    first = at.saturating_add(1);
+                }
+                at = at.saturating_add(1);
             }
-            at = at.saturating_add(1);
         }
         let run = FreeRun { first, clusters };
         if i64::try_from(self.geometry.cluster_offset(run.end())).is_err() {
@@ -210,6 +215,20 @@ impl Allocator {
             }
             _ => Ok(run),
         }
+    }
+
+    /// How many of at most `wanted` clusters from `first` on have a refcount of 0 on disk, as far
+    /// as one slice of a refcount block, or none, tells.
+    fn uncounted(&mut self, first: u64, wanted: u64) -> Result<u64> {
+        let g = self.geometry;
+        let Some((slice_at, index)) = self.place_of(first)? else {
+            let block_end = (first | g.refcounts_per_block().saturating_sub(1)).saturating_add(1);
+            return Ok(wanted.min(block_end.saturating_sub(first)));
+        };
+        let slice = self.blocks.slice(self.file.as_ref(), slice_at, "read refcount block")?;
+        let in_slice = num::to_usize((num::to_u64(slice.len()) << 3) >> g.refcount.order())?;
+        let end = index.saturating_add(num::to_usize(wanted)?).min(in_slice);
+        Ok(num::to_u64(refcount::zero_prefix(slice, g.refcount, index..end)))
     }
 
     /// Whether all `clusters` from `first` on are free.
@@ -280,8 +299,18 @@ impl Allocator {
     }
 
     fn take(&mut self, run: FreeRun) -> Result<()> {
-        for cluster in run.first..run.end() {
-            self.set_refcount(cluster, 1)?;
+        let g = self.geometry;
+        let mut cluster = run.first;
+        while cluster < run.end() {
+            let missing = || Error::Misuse("a refcount without a block was changed");
+            let (slice_at, index) = self.place_of(cluster)?.ok_or_else(missing)?;
+            let slice =
+                self.blocks.slice_mut(self.file.as_ref(), slice_at, "read refcount block")?;
+            let in_slice = num::to_usize((num::to_u64(slice.len()) << 3) >> g.refcount.order())?;
+            let left = num::to_usize(run.end().saturating_sub(cluster))?;
+            let end = index.saturating_add(left).min(in_slice);
+            refcount::fill(slice, g.refcount, index..end, 1);
+            cluster = cluster.saturating_add(num::to_u64(end.saturating_sub(index)));
         }
         self.virgin_from = self.virgin_from.max(run.end());
         Ok(())

@@ -24,6 +24,8 @@ pub(crate) struct TableCache {
     /// The slot used last: walks stay within a slice for thousands of look-ups.
     recent: usize,
     clock: u64,
+    /// How many slots are dirty.
+    dirty: usize,
 }
 
 #[derive(Debug)]
@@ -48,6 +50,7 @@ impl TableCache {
             by_offset: HashMap::new(),
             recent: 0,
             clock: 0,
+            dirty: 0,
         }
     }
 
@@ -57,8 +60,7 @@ impl TableCache {
 
     /// Whether the next slices to come could find no clean one to replace.
     pub(crate) fn is_full_of_dirty(&self) -> bool {
-        let clean = self.slots.iter().filter(|slot| !slot.dirty).count();
-        clean.saturating_add(self.capacity).saturating_sub(self.slots.len()) < SPARE_SLICES
+        self.dirty.saturating_add(SPARE_SLICES) > self.capacity
     }
 
     /// The slice at host offset `at`, a multiple of the slice size, read from `file` when it is not
@@ -76,9 +78,8 @@ impl TableCache {
         op: &'static str,
     ) -> Result<&mut [u8]> {
         let index = self.load(file, at, op)?;
-        let slot = self.slot(index)?;
-        slot.dirty = true;
-        Ok(&mut slot.bytes)
+        self.make_dirty(index);
+        self.slot(index).map(|slot| slot.bytes.as_mut_slice())
     }
 
     /// A new slice of zeroes, dirty, without reading what is there.
@@ -88,9 +89,9 @@ impl TableCache {
             None => self.free_slot(at)?,
         };
         self.touch(index);
+        self.make_dirty(index);
         let slot = self.slot(index)?;
         slot.bytes.fill(0);
-        slot.dirty = true;
         Ok(&mut slot.bytes)
     }
 
@@ -100,6 +101,7 @@ impl TableCache {
             if range.contains(&slot.at) {
                 self.by_offset.remove(&slot.at);
                 slot.at = u64::MAX;
+                self.dirty = self.dirty.saturating_sub(usize::from(slot.dirty));
                 slot.dirty = false;
                 slot.last_use = 0;
             }
@@ -116,12 +118,20 @@ impl TableCache {
         for slot in dirty {
             write(&slot.bytes, slot.at)?;
             slot.dirty = false;
+            self.dirty = self.dirty.saturating_sub(1);
         }
         Ok(())
     }
 
     pub(crate) fn has_dirty(&self) -> bool {
-        self.slots.iter().any(|slot| slot.dirty)
+        self.dirty > 0
+    }
+
+    fn make_dirty(&mut self, index: usize) {
+        if let Some(slot) = self.slots.get_mut(index) {
+            self.dirty = self.dirty.saturating_add(usize::from(!slot.dirty));
+            slot.dirty = true;
+        }
     }
 
     fn load(&mut self, file: &dyn Storage, at: u64, op: &'static str) -> Result<usize> {

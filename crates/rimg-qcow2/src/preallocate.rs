@@ -1,7 +1,7 @@
 //! Mapping guest clusters before anybody writes to them.
 #![warn(clippy::indexing_slicing)]
 
-use crate::image::Qcow2Image;
+use crate::image::{Qcow2Image, State};
 use crate::table::L2Entry;
 use core::ops::Range;
 use rimg_core::{Error, ImageWrite as _, Preallocation, Result, Zeroing, num};
@@ -72,19 +72,39 @@ impl Qcow2Image {
                 }
                 host
             };
-            for cluster in 0..clusters {
-                let by = g.cluster_offset(cluster);
-                // With subclusters, having space is one thing and having data another.
-                let entry = L2Entry { bitmap: 0, ..L2Entry::standard(host.saturating_add(by), g) };
-                self.make_room(state)?;
-                self.set_entry(state, start.saturating_add(by), entry)?;
-            }
+            self.map_run(state, start, host, clusters)?;
             // Subclusters behind the end of the disk need no space.
             let disk_end = num::align_up(range.end, g.subcluster_bytes()).unwrap_or(u64::MAX);
             let len = g.cluster_offset(clusters).min(disk_end.saturating_sub(start));
             places.push(host..host.saturating_add(len));
         }
         Ok(places)
+    }
+
+    /// Enters clusters in a row for blank entries in a row, which one L2 table holds.
+    fn map_run(&self, state: &mut State, guest: u64, host: u64, clusters: u64) -> Result<()> {
+        let g = self.geometry;
+        let mut done = 0;
+        while done < clusters {
+            self.make_room(state)?;
+            let by = g.cluster_offset(done);
+            let host = host.saturating_add(by);
+            let entries = self.entries_mut(state, guest.saturating_add(by))?;
+            let places = entries.chunks_exact_mut(num::to_usize(g.l2_entry_bytes())?);
+            let mut entered = 0;
+            for place in places.take(num::to_usize(clusters.saturating_sub(done))?) {
+                let cluster_at = host.saturating_add(g.cluster_offset(entered));
+                // With subclusters, having space is one thing and having data another: the second
+                // half of an extended entry stays blank.
+                let descriptor = L2Entry::standard(cluster_at, g).descriptor;
+                if let Some(place) = place.first_chunk_mut() {
+                    *place = descriptor.to_be_bytes();
+                }
+                entered += 1;
+            }
+            done += entered;
+        }
+        Ok(())
     }
 
     fn reserve(&self, host: Range<u64>, how: Preallocation) -> Result<()> {

@@ -5,7 +5,8 @@
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
 use crate::address::RefcountOrder;
-use rimg_core::num;
+use core::ops::Range;
+use rimg_core::{num, zeroes};
 
 /// The count at `index`; 0 past the end of `block`.
 pub(crate) fn get(block: &[u8], order: RefcountOrder, index: usize) -> u64 {
@@ -48,6 +49,39 @@ pub(crate) fn set(block: &mut [u8], order: RefcountOrder, index: usize, count: u
     }
 }
 
+/// Sets the counts of `range`, which is inside `block`, to `count`, which fits.
+pub(crate) fn fill(block: &mut [u8], order: RefcountOrder, range: Range<usize>, count: u64) {
+    let Some(shift) = order.order().checked_sub(3) else {
+        for index in range {
+            set(block, order, index, count);
+        }
+        return;
+    };
+    let width = 1_usize << shift;
+    let wide = count.to_be_bytes();
+    let bytes = range.start.saturating_mul(width)..range.end.saturating_mul(width);
+    let one = wide.get(8_usize.wrapping_sub(width)..).unwrap_or_default();
+    for place in block.get_mut(bytes).unwrap_or_default().chunks_exact_mut(width) {
+        place.copy_from_slice(one);
+    }
+}
+
+/// How many counts from the start of `range` on are 0, up to the first that is not.
+pub(crate) fn zero_prefix(block: &[u8], order: RefcountOrder, range: Range<usize>) -> usize {
+    let Some(shift) = order.order().checked_sub(3) else {
+        let len = range.len();
+        return range.take_while(|index| get(block, order, *index) == 0).count().min(len);
+    };
+    let bytes = range.start << shift..range.end << shift;
+    let bytes = block.get(bytes).unwrap_or_default();
+    let (blocks, _) = bytes.as_chunks::<256>();
+    let zero_blocks = blocks.iter().take_while(|block| zeroes::is_zero(*block)).count();
+    let sure = zero_blocks.saturating_mul(256);
+    let rest = bytes.get(sure..).unwrap_or_default();
+    let more = rest.iter().take_while(|byte| **byte == 0).count();
+    sure.saturating_add(more) >> shift
+}
+
 fn shift_in_byte(index: usize, small_order: u32) -> u32 {
     let per_byte = 8_u32 >> small_order;
     let within = num::to_u64(index) & u64::from(per_byte.wrapping_sub(1));
@@ -81,6 +115,24 @@ mod tests {
                 }
             }
             assert_eq!(get(&block, order, entries), 0, "past the end");
+        }
+    }
+
+    #[test]
+    fn ranges_are_filled_and_found_as_single_counts_are() {
+        for order in 0..=6 {
+            let order = RefcountOrder::new(order).unwrap();
+            let entries: usize = (2048 * 8) >> order.order();
+            let (start, end) = (entries / 3, entries / 2);
+            let mut one_by_one = vec![0; 2048];
+            (start..end).for_each(|index| set(&mut one_by_one, order, index, order.max()));
+            let mut filled = vec![0; 2048];
+            fill(&mut filled, order, start..end, order.max());
+            assert_eq!(filled, one_by_one, "{order:?}");
+            assert_eq!(zero_prefix(&filled, order, 0..entries), start, "{order:?}");
+            assert_eq!(zero_prefix(&filled, order, 1..start - 1), start - 2, "{order:?}");
+            assert_eq!(zero_prefix(&filled, order, start..entries), 0, "{order:?}");
+            assert_eq!(zero_prefix(&filled, order, end..entries), entries - end, "{order:?}");
         }
     }
 

@@ -383,14 +383,21 @@ impl Qcow2Image {
         Ok(entry_at(slice, index, g))
     }
 
-    /// Sets the entry for the cluster of guest offset `at`, making an L2 table where needed.
-    pub(crate) fn set_entry(&self, state: &mut State, at: u64, entry: L2Entry) -> Result<()> {
+    /// The bytes of the entry for guest offset `at` and of those behind it in the same slice, for
+    /// changing them. Makes an L2 table where needed.
+    pub(crate) fn entries_mut<'a>(&self, state: &'a mut State, at: u64) -> Result<&'a mut [u8]> {
         let g = self.geometry;
         let table = self.own_l2_table(state, g.l1_index(at))?;
         let (slice_at, index) = self.entry_place(state, table, at)?;
         let slice = state.l2.slice_mut(self.file.as_ref(), slice_at, "read L2 table")?;
         let width = num::to_usize(g.l2_entry_bytes())?;
-        let place = slice.get_mut(index.saturating_mul(width)..).unwrap_or_default();
+        Ok(slice.get_mut(index.saturating_mul(width)..).unwrap_or_default())
+    }
+
+    /// Sets the entry for the cluster of guest offset `at`, making an L2 table where needed.
+    pub(crate) fn set_entry(&self, state: &mut State, at: u64, entry: L2Entry) -> Result<()> {
+        let width = num::to_usize(self.geometry.l2_entry_bytes())?;
+        let place = self.entries_mut(state, at)?;
         let mut raw = [0; 16];
         let (descriptor, bitmap) = raw.split_at_mut(8);
         descriptor.copy_from_slice(&entry.descriptor.to_be_bytes());
