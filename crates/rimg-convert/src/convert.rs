@@ -108,7 +108,7 @@ impl<'a> Engine<'a> {
             Some(units) => units.get(),
             None if order == Order::Any => threads,
             // Enough to read on while one thread writes.
-            None => threads.saturating_add(3),
+            None => threads.saturating_add(2),
         };
         Self {
             task,
@@ -267,7 +267,7 @@ fn geometry(
     } else {
         u64::MAX
     };
-    let sparse = u64::from(options.sparse_bytes).clamp(SECTOR_BYTES, to_u64(ENCODED_UNIT_BYTES));
+    let sparse = u64::from(options.sparse_bytes).clamp(SECTOR_BYTES, to_u64(UNIT_BYTES));
     let cluster = match coding {
         Some(coding) => Some(to_u64(coding.cluster_bytes)),
         // Zeroes in parts of a cluster cost more than they save, where they have to be written.

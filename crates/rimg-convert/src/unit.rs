@@ -9,10 +9,10 @@ use rimg_core::{BlockImage, FileOffset};
 /// About how much data a unit holds that is only copied, in bytes. What the threads spend on handing
 /// units over shrinks with it; what is in a core's own cache does not matter, since the thread that
 /// writes is mostly another one than that which read.
-pub(crate) const UNIT_BYTES: usize = 2 << 20;
+pub(crate) const UNIT_BYTES: usize = 1 << 20;
 
 /// About how much data a unit holds that is encoded, in bytes.
-pub(crate) const ENCODED_UNIT_BYTES: usize = 1 << 20;
+pub(crate) const ENCODED_UNIT_BYTES: usize = 512 << 10;
 
 /// More pieces than this end a unit: it bounds the memory for a scattered source.
 pub(crate) const UNIT_PIECES: usize = 512;
