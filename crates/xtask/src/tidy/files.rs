@@ -42,7 +42,7 @@ const FORMAT_FILES: &[(&str, &str)] = &[
 
 /// The integration tests of a format crate: one file a kind of test, and what they share.
 const FORMAT_TESTS: &[&str] =
-    &["golden", "model", "hostile", "crash", "peer", "layout", "corpus", "common"];
+    &["golden", "model", "hostile", "crash", "peer", "layout", "check", "corpus", "common"];
 
 /// The one module that may use unsafe code: mapping a file has no safe form.
 const MMAP: &str = "crates/rimg-storage/src/mmap";
