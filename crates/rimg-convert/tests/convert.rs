@@ -384,8 +384,8 @@ fn the_first_failure_is_reported_whatever_the_threads() {
             let options = with_threads(threads, &options());
             let error = convert(&[&source], &target, &options, &Silent, &AtomicBool::new(false))
                 .unwrap_err();
-            // The unit that the first bad byte is in.
-            assert!(matches!(error, ConvertError::Read { at, .. } if at == 4 * MIB), "{error:?}");
+            // The unit of 1 MiB that the first bad byte is in.
+            assert!(matches!(error, ConvertError::Read { at, .. } if at == 5 * MIB), "{error:?}");
             assert_eq!(error.as_io().and_then(std::io::Error::raw_os_error), Some(5));
             assert!(!target.history().contains(&Done::Flush));
         }

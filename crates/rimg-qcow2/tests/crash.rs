@@ -20,7 +20,7 @@ struct Moment {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(16))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn a_crash_loses_only_what_was_not_synced(
@@ -46,7 +46,7 @@ proptest! {
             if matches!(op, Op::Grow { .. } | Op::Discard { .. } | Op::Reopen) {
                 continue;
             }
-            apply(op, image.as_ref(), &mut model);
+            apply(&whole_sectors(op), image.as_ref(), &mut model);
             moments.push(moment(matches!(op, Op::Flush), &model));
         }
         for state in recording.crash_states(3, 1) {
@@ -66,6 +66,23 @@ proptest! {
             let last = last.unwrap_or(moments.len() - 1);
             assert_between(image.as_ref(), &moments[first..=last], &what);
         }
+    }
+}
+
+/// Disks write whole sectors: of two writes to one sector, the second takes the first along. The
+/// recording knows bytes only, so writes are made to cover whole sectors.
+fn whole_sectors(op: &Op) -> Op {
+    let round = |at: u64, len: u64| (at / 512 * 512, len.next_multiple_of(512));
+    match *op {
+        Op::Write { at, len, seed } => {
+            let (at, len) = round(at, len);
+            Op::Write { at, len, seed }
+        }
+        Op::Zero { at, len } => {
+            let (at, len) = round(at, len);
+            Op::Zero { at, len }
+        }
+        ref other => other.clone(),
     }
 }
 
