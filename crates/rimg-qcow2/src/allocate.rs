@@ -103,8 +103,29 @@ impl Allocator {
             guarded: Vec::new(),
             compressed_tail: None,
         };
+        allocator.refuse_shared_blocks()?;
         allocator.guard_tables(header, l1);
         Ok(allocator)
+    }
+
+    /// One full block for every entry of the table would make a small file look like one of
+    /// terabytes without a free cluster, and the search for one last for ever.
+    fn refuse_shared_blocks(&self) -> Result<()> {
+        let mut blocks: Vec<u64> = self
+            .table
+            .iter()
+            .map(|entry| entry & spec::REFCOUNT_TABLE_OFFSET_MASK)
+            .filter(|block| *block != 0)
+            .collect();
+        blocks.sort_unstable();
+        let next = blocks.iter().skip(1);
+        match blocks.iter().zip(next).find(|(block, next)| block == next) {
+            Some((block, _)) => {
+                let kind = CorruptKind::SharedRefcountBlock(*block);
+                Err(kind.at("refcount table", "entry", self.table_at))
+            }
+            None => Ok(()),
+        }
     }
 
     fn guard_tables(&mut self, header: &Header, l1: &[u64]) {

@@ -138,7 +138,7 @@ impl Qcow2Image {
             let at = bitmap.raw.bitmap_table_offset;
             let bytes = u64::from(bitmap.raw.bitmap_table_size).saturating_mul(8);
             counts.add(at, bytes, report);
-            let mut table = self.limits.metadata_budget().buffer("bitmap table", bytes)?;
+            let mut table = budget.buffer("bitmap table", bytes)?;
             crate::cache::read_padded(self.file.as_ref(), &mut table, at)
                 .map_err(Error::io("read bitmap table", at))?;
             let (words, _) = table.as_chunks::<8>();

@@ -59,6 +59,8 @@ pub(crate) enum CorruptKind {
     EntryTooLong(u64),
     #[error("refcount of the cluster at {0:#x} is 0 though it is in use")]
     RefcountZero(u64),
+    #[error("the refcount block at {0:#x} is used by several entries")]
+    SharedRefcountBlock(u64),
     #[error("metadata at {0:#x} would be overwritten")]
     Overlap(u64),
 }

@@ -64,8 +64,10 @@ impl Qcow2Image {
         let at = g.cluster_offset(run.first);
         // The new table must not hold entries that lead to what is not there yet.
         self.catch_up(state)?;
-        state.l1.resize(num::to_usize(needed)?, 0);
-        let raw: Vec<u8> = state.l1.iter().flat_map(|entry| entry.to_be_bytes()).collect();
+        // In place of the old one only when the header says so: a failure leaves that in force.
+        let mut table = state.l1.clone();
+        table.resize(num::to_usize(needed)?, 0);
+        let raw: Vec<u8> = table.iter().flat_map(|entry| entry.to_be_bytes()).collect();
         let file = self.file_writer()?;
         file.write_all_at(&raw, at).map_err(Error::io("write L1 table", at))?;
         self.barrier(state)?;
@@ -80,6 +82,7 @@ impl Qcow2Image {
         self.barrier(state)?;
         let old_first = g.cluster_index(state.header.l1_offset);
         let old_clusters = g.clusters_for(old_entries.saturating_mul(8));
+        state.l1 = table;
         state.header.l1_entries = entries;
         state.header.l1_offset = at;
         let allocator = state.allocator_mut()?;

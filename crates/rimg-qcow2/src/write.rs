@@ -312,7 +312,9 @@ impl Qcow2Image {
         let len = fill.end.saturating_sub(fill.start);
         let there = fill.end.min(self.size_bytes()).saturating_sub(fill.start);
         let mut bytes = vec![0; num::to_usize(there)?];
-        self.read(&mut bytes, fill.start)?;
+        if there > 0 {
+            self.read(&mut bytes, fill.start)?;
+        }
         let zero_from = if zeroes::is_zero(&bytes) {
             0
         } else {

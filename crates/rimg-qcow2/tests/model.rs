@@ -6,8 +6,11 @@ mod common;
 
 use common::{DRIVERS, Op, apply, create, kinds, open, ops};
 use proptest::prelude::*;
-use rimg_core::Repair;
-use rimg_testkit::MemoryDir;
+use rimg_core::{Error, FindingKind, Preallocation, RawOptions, Repair, Storage};
+use rimg_testkit::storages::{Fault, FaultyStorage};
+use rimg_testkit::{MemoryDir, MemoryStorage};
+use std::io::ErrorKind;
+use std::sync::Arc;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
@@ -42,4 +45,54 @@ fn assert_sound(image: &dyn rimg_core::BlockImage) {
         .check(Repair::Nothing, &mut |finding| findings.push(finding.message.clone()))
         .unwrap();
     assert!(findings.is_empty(), "{findings:#?}");
+}
+
+/// Growing moves the L1 table; wherever that fails, trying again leads to a sound image.
+#[test]
+fn growing_can_be_tried_again_after_a_failure() {
+    let mut failures = 0;
+    for nth in 0..40 {
+        let dir = MemoryDir::new(DRIVERS);
+        let faulty = Arc::new(FaultyStorage::new(Arc::new(MemoryStorage::new())));
+        let disk: Arc<dyn Storage> = faulty.clone();
+        dir.put("disk", disk);
+        let options = RawOptions::new().with("cluster_size", "512");
+        dir.create("disk", "qcow2", 1 << 20, &options).unwrap();
+        let image = open(&dir);
+        image.writer().unwrap().write_at(&[7; 512], 0).unwrap();
+        faulty.fail(Fault::all_after(nth, ErrorKind::StorageFull));
+        let grow = || image.resizer().unwrap().resize(64 << 20, Preallocation::Off);
+        failures += usize::from(grow().is_err());
+        faulty.heal();
+        grow().unwrap();
+        image.writer().unwrap().write_at(&[9; 512], (64 << 20) - 512).unwrap();
+        image.close().unwrap();
+        let image = open(&dir);
+        let mut sector = [0; 512];
+        image.read_at(&mut sector, (64 << 20) - 512).unwrap();
+        assert_eq!(sector, [9; 512], "failure after {nth}");
+        image
+            .checker()
+            .unwrap()
+            .check(Repair::Nothing, &mut |finding| {
+                assert_eq!(finding.kind, FindingKind::Leak, "{}: {nth}", finding.message);
+            })
+            .unwrap();
+    }
+    assert!(failures > 0, "nothing failed");
+}
+
+/// A table that leads to one full block over and over has no free cluster for terabytes.
+#[test]
+fn a_refcount_block_belongs_to_one_entry() {
+    let dir = MemoryDir::new(DRIVERS);
+    let options = RawOptions::new().with("cluster_size", "512");
+    dir.create("disk", "qcow2", 1 << 20, &options).unwrap();
+    let disk = dir.file("disk");
+    let mut entry = [0; 8];
+    disk.read_exact_at(&mut entry, 512).unwrap();
+    disk.writer().unwrap().write_all_at(&entry, 520).unwrap();
+    let error = dir.open("disk", "qcow2", true).unwrap_err();
+    assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+    dir.open("disk", "qcow2", false).unwrap();
 }

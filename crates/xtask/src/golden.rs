@@ -120,10 +120,6 @@ fn guest(image: &Path, format: &str, snapshot: Option<&str>, work: &Path) -> Res
     // qemu-img looks for a data file from the folder it runs in, for a backing file from the image's.
     let folder = image.parent().unwrap_or(Path::new("."));
     run::output(convert.arg(image).arg(&raw).current_dir(folder))?;
-    // A raw file's end may lie in the middle of a sector; qemu-img rounds up.
-    if format == "raw" {
-        fs::copy(image, &raw)?;
-    }
     let told = (fs::metadata(&raw)?.len(), sha256(&raw)?);
     fs::remove_file(&raw)?;
     Ok(told)
