@@ -37,6 +37,8 @@ pub struct FormatInfo {
     pub description: &'static str,
     /// Creation options, in the order in which `create` prints them.
     pub create_options: &'static [OptionSpec],
+    /// Options that an existing image can be brought to, in the order of their help.
+    pub amend_options: &'static [OptionSpec],
     /// Whether images can be created and written.
     pub writable: bool,
     /// Whether an image may have another one below it.

@@ -1,7 +1,8 @@
 //! An open disk image.
 
 use crate::{
-    Check, CompressedWrite, Extent, ImageInfo, ImageWrite, Resize, Result, Snapshots, Storage,
+    Amend, Bitmaps, Check, CompressedWrite, Extent, ImageInfo, ImageWrite, Overlay, Resize, Result,
+    Snapshots, Storage,
 };
 use core::fmt::Debug;
 use core::ops::Range;
@@ -63,6 +64,22 @@ pub trait BlockImage: Send + Sync + Debug {
 
     /// Internal snapshots, when the format has them.
     fn snapshots(&self) -> Option<&dyn Snapshots> {
+        None
+    }
+
+    /// Persistent dirty bitmaps, when the format has them.
+    fn bitmaps(&self) -> Option<&dyn Bitmaps> {
+        None
+    }
+
+    /// Changing what lies below, when the format has backing files and the image was opened for
+    /// writing.
+    fn overlay(&self) -> Option<&dyn Overlay> {
+        None
+    }
+
+    /// Changing the image's options, when it was opened for writing and the format can.
+    fn amender(&self) -> Option<&dyn Amend> {
         None
     }
 

@@ -42,6 +42,8 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod amend;
+mod bitmap;
 mod capability;
 mod check;
 mod codec;
@@ -55,11 +57,14 @@ mod limits;
 pub mod num;
 pub mod ondisk;
 mod options;
+mod overlay;
 mod snapshot;
 mod storage;
 pub mod zeroes;
 
 pub use address::{GuestOffset, HostOffset};
+pub use amend::{Amend, AmendProgress};
+pub use bitmap::{BitmapEdit, BitmapInfo, Bitmaps};
 pub use capability::{CompressedWrite, EncodedCluster, ImageWrite, Preallocation, Resize};
 pub use check::{Check, CheckSummary, Finding, FindingKind, Repair};
 pub use codec::Codec;
@@ -71,5 +76,6 @@ pub use image::BlockImage;
 pub use info::{ImageInfo, InfoValue};
 pub use limits::{Limits, MetadataBudget};
 pub use options::{OptionKind, OptionSpec, RawOptions};
-pub use snapshot::{SnapshotInfo, SnapshotSelector, Snapshots};
+pub use overlay::Overlay;
+pub use snapshot::{NewSnapshot, SnapshotEdit, SnapshotInfo, SnapshotSelector, Snapshots};
 pub use storage::{Storage, StorageRun, StorageWrite, Zeroing};

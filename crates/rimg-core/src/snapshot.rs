@@ -15,6 +15,48 @@ pub trait Snapshots: Send + Sync {
     /// # Errors
     /// What the image or its storage says.
     fn open(&self, wanted: &SnapshotSelector<'_>) -> Result<Option<Box<dyn BlockImage>>>;
+
+    /// Taking, restoring and deleting them, when the image was opened for writing.
+    fn editor(&self) -> Option<&dyn SnapshotEdit> {
+        None
+    }
+}
+
+/// Changing the internal snapshots of an image.
+///
+/// Nobody else may be writing to the image meanwhile.
+pub trait SnapshotEdit: Send + Sync {
+    /// Keeps the disk as it is now. Returns what the image recorded, with the identifier that it
+    /// chose.
+    ///
+    /// # Errors
+    /// [`Error::Limit`](crate::Error::Limit) when the image cannot hold one more; otherwise what
+    /// the image or its storage says, and the image is as before.
+    fn create(&self, new: &NewSnapshot<'_>) -> Result<SnapshotInfo>;
+
+    /// Makes the disk what it was, its size included; `false` when no snapshot fits.
+    ///
+    /// # Errors
+    /// As for [`create`](Self::create).
+    fn apply(&self, wanted: &SnapshotSelector<'_>) -> Result<bool>;
+
+    /// Drops a snapshot, and frees what nobody else uses; `false` when none fits.
+    ///
+    /// # Errors
+    /// As for [`create`](Self::create).
+    fn delete(&self, wanted: &SnapshotSelector<'_>) -> Result<bool>;
+}
+
+/// What the caller decides of a new snapshot. The time is the caller's: two runs with the same
+/// time make the same file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct NewSnapshot<'a> {
+    /// Its name; may be empty and may repeat.
+    pub name: &'a str,
+    /// Seconds since the Unix epoch.
+    pub date_seconds: u32,
+    /// The part below a second, in nanoseconds.
+    pub date_nanoseconds: u32,
 }
 
 /// How a user names a snapshot.

@@ -6,6 +6,8 @@
 //! get one makes the image catch up first.
 #![warn(clippy::indexing_slicing)]
 
+mod claim;
+
 use crate::address::Geometry;
 use crate::cache::TableCache;
 use crate::error::CorruptKind;
@@ -401,7 +403,7 @@ impl Allocator {
     }
 
     /// Moves to a larger refcount table that lies, with the refcount blocks that describe it, in
-    /// `area`; see `flush.rs` for the order in which that reaches the disk. Returns where the old
+    /// `area`; see `claim.rs` for the order in which that reaches the disk. Returns where the old
     /// table was.
     pub(crate) fn adopt_table(
         &mut self,

@@ -18,6 +18,7 @@ pub static DRIVER: Qcow2Driver = Qcow2Driver(());
 static INFO: FormatInfo = FormatInfo {
     name: FORMAT,
     description: "QEMU copy-on-write, versions 2 and 3",
+    amend_options: &[],
     create_options: options::SPECS,
     writable: true,
     backing: true,

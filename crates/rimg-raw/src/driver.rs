@@ -14,6 +14,7 @@ pub static DRIVER: RawDriver = RawDriver(());
 static INFO: FormatInfo = FormatInfo {
     name: FORMAT,
     description: "Raw disk images",
+    amend_options: &[],
     create_options: options::SPECS,
     writable: true,
     backing: false,

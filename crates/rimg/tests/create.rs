@@ -18,6 +18,7 @@ struct Failing;
 static FAILING: FormatInfo = FormatInfo {
     name: "failing",
     description: "Test",
+    amend_options: &[],
     create_options: &[
         option("backing_file"),
         option("backing_fmt"),

@@ -19,6 +19,7 @@ struct Footer;
 static FOOTER: FormatInfo = FormatInfo {
     name: "footer",
     description: "Test",
+    amend_options: &[],
     create_options: &[],
     writable: false,
     backing: false,
