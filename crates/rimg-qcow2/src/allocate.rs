@@ -7,10 +7,14 @@
 #![warn(clippy::indexing_slicing)]
 
 mod claim;
+mod guard;
+
+use guard::Guard;
 
 use crate::address::Geometry;
 use crate::cache::TableCache;
 use crate::error::CorruptKind;
+use crate::flush::DirtyEntries;
 use crate::header::Header;
 use crate::{refcount, spec};
 use core::ops::Range;
@@ -31,7 +35,7 @@ pub(crate) struct Allocator {
     pub(crate) table: Vec<u64>,
     pub(crate) table_at: u64,
     /// Entries of the table that are newer than on disk.
-    pub(crate) dirty_entries: BTreeSet<usize>,
+    pub(crate) dirty_entries: DirtyEntries,
     pub(crate) blocks: TableCache,
     /// No cluster before this one is free.
     free_hint: u64,
@@ -41,9 +45,9 @@ pub(crate) struct Allocator {
     to_discard: BTreeSet<u64>,
     /// No cluster from here on was ever used: the file is shorter.
     virgin_from: u64,
-    /// Clusters with tables that were there when the image was opened, sorted. A wrong refcount
-    /// must not hand them out.
-    guarded: Vec<u64>,
+    /// Clusters with tables. A wrong refcount must not hand them out, a wrong entry not lead
+    /// guest data there.
+    pub(crate) guard: Guard,
     /// Where the next compressed cluster goes if it fits.
     pub(crate) compressed_tail: Option<u64>,
 }
@@ -96,17 +100,17 @@ impl Allocator {
             geometry: g,
             table,
             table_at: at,
-            dirty_entries: BTreeSet::new(),
+            dirty_entries: DirtyEntries::default(),
             blocks: TableCache::new(g.cluster_bytes(), CACHE_BYTES),
             free_hint: 0,
             released: HashMap::new(),
             to_discard: BTreeSet::new(),
             virgin_from: g.clusters_for(len),
-            guarded: Vec::new(),
+            guard: Guard::default(),
             compressed_tail: None,
         };
         allocator.refuse_shared_blocks()?;
-        allocator.guard_tables(header, l1);
+        allocator.guard_tables(header, l1, budget)?;
         Ok(allocator)
     }
 
@@ -130,22 +134,29 @@ impl Allocator {
         }
     }
 
-    fn guard_tables(&mut self, header: &Header, l1: &[u64]) {
+    fn guard_tables(
+        &mut self,
+        header: &Header,
+        l1: &[u64],
+        budget: &mut MetadataBudget,
+    ) -> Result<()> {
         let g = self.geometry;
-        let cluster = |offset: u64| g.cluster_index(offset);
-        let l1_clusters = g.clusters_for(u64::from(header.l1_entries).saturating_mul(8));
-        let l1_first = cluster(header.l1_offset);
-        let table_first = cluster(self.table_at);
-        let table_clusters = u64::from(header.refcount_table_clusters);
         let tables = l1.iter().chain(&self.table).map(|entry| entry & spec::OFFSET_MASK);
-        let mut guarded: Vec<u64> = core::iter::once(0)
-            .chain(l1_first..l1_first.saturating_add(l1_clusters))
-            .chain(table_first..table_first.saturating_add(table_clusters))
-            .chain(tables.filter(|offset| *offset != 0).map(cluster))
-            .collect();
-        guarded.sort_unstable();
-        guarded.dedup();
-        self.guarded = guarded;
+        let tables: Vec<u64> =
+            tables.filter(|offset| *offset != 0).map(|offset| g.cluster_index(offset)).collect();
+        budget.reserve("guarded clusters", num::to_u64(tables.len()).saturating_mul(32))?;
+        let span = |offset: u64, clusters: u64| {
+            let first = g.cluster_index(offset);
+            first..first.saturating_add(clusters)
+        };
+        self.guard.enter(0..1);
+        let l1_clusters = g.clusters_for(u64::from(header.l1_entries).saturating_mul(8));
+        self.guard.enter(span(header.l1_offset, l1_clusters));
+        self.guard.enter(span(self.table_at, u64::from(header.refcount_table_clusters)));
+        for cluster in tables {
+            self.guard.enter(cluster..cluster.saturating_add(1));
+        }
+        Ok(())
     }
 
     /// How many clusters the refcount table can describe.
@@ -192,6 +203,11 @@ impl Allocator {
             let at = self.table_at.saturating_add(index);
             return Err(CorruptKind::Misaligned(block).at("refcount table", "entry", at));
         }
+        if self.guard.is_contested(g, block) {
+            let index = (cluster >> g.refcounts_per_block_bits()).saturating_mul(8);
+            let at = self.table_at.saturating_add(index);
+            return Err(CorruptKind::Overlap(block).at("refcount table", "entry", at));
+        }
         let in_block = cluster & g.refcounts_per_block().saturating_sub(1);
         let per_slice = (self.blocks.slice_bytes() << 3) >> g.refcount.order();
         let slice = in_block.checked_div(per_slice).unwrap_or(0);
@@ -230,14 +246,24 @@ impl Allocator {
                 limit: self.geometry.cluster_index(i64::MAX.unsigned_abs()),
             });
         }
-        let guard = self.guarded.partition_point(|cluster| *cluster < run.first);
-        match self.guarded.get(guard) {
-            Some(cluster) if *cluster < run.end() => {
-                let at = self.geometry.cluster_offset(*cluster);
-                Err(CorruptKind::Overlap(at).at("refcount block", "entry", at))
+        match self.guard.first_in(first..run.end()) {
+            Some(cluster) => {
+                let at = self.geometry.cluster_offset(cluster);
+                Err(CorruptKind::Overlap(at).at("refcount block", "entry", self.entry_at(cluster)))
             }
-            _ => Ok(run),
+            None => Ok(run),
         }
+    }
+
+    /// Where the refcount of `cluster` lies in the file, for messages; its byte, where several
+    /// share one.
+    fn entry_at(&self, cluster: u64) -> u64 {
+        let g = self.geometry;
+        let number = usize::try_from(cluster >> g.refcounts_per_block_bits());
+        let entry = number.ok().and_then(|number| self.table.get(number)).copied().unwrap_or(0);
+        let in_block = cluster & g.refcounts_per_block().saturating_sub(1);
+        let bytes = (in_block << g.refcount.order()) >> 3;
+        (entry & spec::REFCOUNT_TABLE_OFFSET_MASK).saturating_add(bytes)
     }
 
     /// How many of at most `wanted` clusters from `first` on have a refcount of 0 on disk, as far
@@ -263,6 +289,15 @@ impl Allocator {
     pub(crate) fn is_released(&self, run: FreeRun) -> bool {
         !self.released.is_empty()
             && (run.first..run.end()).any(|cluster| self.released.contains_key(&cluster))
+    }
+
+    /// Whether the next run of `clusters` to be found is referred to on disk still.
+    pub(crate) fn would_reuse(&mut self, clusters: u64) -> Result<bool> {
+        if self.released.is_empty() {
+            return Ok(false);
+        }
+        let run = self.find(clusters)?;
+        Ok(self.is_released(run))
     }
 
     /// The first table index whose refcount block is missing for `run`.
@@ -307,6 +342,7 @@ impl Allocator {
             self.blocks.new_slice(offset.saturating_add(slice * self.blocks.slice_bytes()))?;
         }
         self.take(place)?;
+        self.guard.add(place.first..place.end());
         Ok(true)
     }
 
@@ -366,30 +402,42 @@ impl Allocator {
         !self.released.is_empty()
     }
 
-    /// Stops counting released references, once nothing on disk holds them. Returns the free
-    /// clusters whose bytes the file need not keep.
-    pub(crate) fn settle(&mut self) -> Result<BTreeSet<u64>> {
-        let mut released: Vec<(u64, u64)> = self.released.drain().collect();
+    /// The references that are gone but still counted, by cluster.
+    pub(crate) fn released(&self) -> Vec<(u64, u64)> {
+        let mut released: Vec<(u64, u64)> = self.released.iter().map(|(c, n)| (*c, *n)).collect();
         released.sort_unstable();
+        released
+    }
+
+    /// Stops counting the references of `released`, once nothing on disk holds them. Returns the
+    /// free clusters whose bytes the file need not keep.
+    pub(crate) fn settle(&mut self, released: &[(u64, u64)]) -> Result<Vec<u64>> {
+        let mut free = Vec::new();
         for (cluster, references) in released {
-            let count = self.refcount(cluster)?;
-            let left = count.checked_sub(references).ok_or_else(|| {
-                let at = self.geometry.cluster_offset(cluster);
-                CorruptKind::RefcountZero(at).at("refcount block", "entry", at)
+            let count = self.refcount(*cluster)?;
+            let left = count.checked_sub(*references).ok_or_else(|| {
+                let at = self.geometry.cluster_offset(*cluster);
+                CorruptKind::RefcountZero(at).at("refcount block", "entry", self.entry_at(*cluster))
             })?;
-            self.set_refcount(cluster, left)?;
-            if left > 0 {
-                self.to_discard.remove(&cluster);
+            self.set_refcount(*cluster, left)?;
+            match self.released.get_mut(cluster) {
+                // Released once more since the pass began.
+                Some(count) if *count > *references => *count = count.saturating_sub(*references),
+                _ => drop(self.released.remove(cluster)),
             }
-            if left == 0
-                && self.compressed_tail.is_some_and(|tail| {
-                    self.geometry.cluster_index(tail.saturating_sub(1)) == cluster
-                })
-            {
+            if left > 0 {
+                self.to_discard.remove(cluster);
+                continue;
+            }
+            if self.to_discard.remove(cluster) {
+                free.push(*cluster);
+            }
+            let tail = self.compressed_tail.map(|tail| tail.saturating_sub(1));
+            if tail.is_some_and(|tail| self.geometry.cluster_index(tail) == *cluster) {
                 self.compressed_tail = None;
             }
         }
-        Ok(core::mem::take(&mut self.to_discard))
+        Ok(free)
     }
 
     /// Gives back clusters that were taken but never referred to.
@@ -419,12 +467,8 @@ impl Allocator {
         self.table_at = table_at;
         self.dirty_entries.clear();
         self.virgin_from = self.virgin_from.max(area.end());
-        self.unguard(old.clone());
+        self.guard.remove(old.clone());
+        self.guard.add(area.first..area.end());
         old
-    }
-
-    /// Allows clusters to be used again that a table has left.
-    pub(crate) fn unguard(&mut self, clusters: Range<u64>) {
-        self.guarded.retain(|cluster| !clusters.contains(cluster));
     }
 }

@@ -4,6 +4,7 @@
 //! slices go to disk, and after what, is the business of its owner.
 #![warn(clippy::indexing_slicing)]
 
+use crate::flush::{Mark, Piece};
 use rimg_core::{Error, Result, Storage, num};
 use std::collections::HashMap;
 use std::io;
@@ -26,13 +27,16 @@ pub(crate) struct TableCache {
     clock: u64,
     /// How many slots are dirty.
     dirty: usize,
+    /// What becomes dirty now is marked with this.
+    now: Mark,
 }
 
 #[derive(Debug)]
 struct Slot {
     at: u64,
     bytes: Vec<u8>,
-    dirty: bool,
+    /// Since when it is newer than on disk, if it is.
+    dirty: Option<Mark>,
     last_use: u64,
 }
 
@@ -51,6 +55,7 @@ impl TableCache {
             recent: 0,
             clock: 0,
             dirty: 0,
+            now: Mark::default(),
         }
     }
 
@@ -101,8 +106,8 @@ impl TableCache {
             if range.contains(&slot.at) {
                 self.by_offset.remove(&slot.at);
                 slot.at = u64::MAX;
-                self.dirty = self.dirty.saturating_sub(usize::from(slot.dirty));
-                slot.dirty = false;
+                self.dirty = self.dirty.saturating_sub(usize::from(slot.dirty.is_some()));
+                slot.dirty = None;
                 slot.last_use = 0;
             }
         }
@@ -113,24 +118,43 @@ impl TableCache {
         &mut self,
         mut write: impl FnMut(&[u8], u64) -> Result<()>,
     ) -> Result<()> {
-        let mut dirty: Vec<&mut Slot> = self.slots.iter_mut().filter(|slot| slot.dirty).collect();
+        let mut dirty: Vec<&mut Slot> =
+            self.slots.iter_mut().filter(|slot| slot.dirty.is_some()).collect();
         dirty.sort_unstable_by_key(|slot| slot.at);
         for slot in dirty {
             write(&slot.bytes, slot.at)?;
-            slot.dirty = false;
+            slot.dirty = None;
             self.dirty = self.dirty.saturating_sub(1);
         }
         Ok(())
     }
 
-    pub(crate) fn has_dirty(&self) -> bool {
-        self.dirty > 0
+    /// The dirty slices as they are now, in the order of their offsets. They stay dirty until
+    /// [`clean_up_to`](Self::clean_up_to) hears that the copy is on disk.
+    pub(crate) fn copy_dirty(&mut self) -> (Mark, Vec<Piece>) {
+        let mark = self.now;
+        self.now = mark.next();
+        let dirty = self.slots.iter().filter(|slot| slot.dirty.is_some());
+        let mut pieces: Vec<Piece> =
+            dirty.map(|slot| Piece { at: slot.at, bytes: slot.bytes.clone() }).collect();
+        pieces.sort_unstable_by_key(|piece| piece.at);
+        (mark, pieces)
+    }
+
+    /// Slices that were dirty at `mark` and have not changed since are on disk.
+    pub(crate) fn clean_up_to(&mut self, mark: Mark) {
+        for slot in &mut self.slots {
+            if slot.dirty.is_some_and(|since| since <= mark) {
+                slot.dirty = None;
+                self.dirty = self.dirty.saturating_sub(1);
+            }
+        }
     }
 
     fn make_dirty(&mut self, index: usize) {
         if let Some(slot) = self.slots.get_mut(index) {
-            self.dirty = self.dirty.saturating_add(usize::from(!slot.dirty));
-            slot.dirty = true;
+            self.dirty = self.dirty.saturating_add(usize::from(slot.dirty.is_none()));
+            slot.dirty = Some(self.now);
         }
     }
 
@@ -161,16 +185,16 @@ impl TableCache {
     fn free_slot(&mut self, at: u64) -> Result<usize> {
         let index = if self.slots.len() < self.capacity {
             let bytes = vec![0; num::to_usize(self.slice_bytes)?];
-            self.slots.push(Slot { at, bytes, dirty: false, last_use: 0 });
+            self.slots.push(Slot { at, bytes, dirty: None, last_use: 0 });
             self.slots.len().saturating_sub(1)
         } else {
-            let clean = self.slots.iter().enumerate().filter(|(_, slot)| !slot.dirty);
+            let clean = self.slots.iter().enumerate().filter(|(_, slot)| slot.dirty.is_none());
             let oldest = clean.min_by_key(|(_, slot)| slot.last_use).map(|(index, _)| index);
             oldest.ok_or(Error::Misuse("every cached table slice waits to be written"))?
         };
         let slot = self.slot(index)?;
         let old = core::mem::replace(&mut slot.at, at);
-        slot.dirty = false;
+        slot.dirty = None;
         if old != at {
             self.by_offset.remove(&old);
         }

@@ -4,6 +4,7 @@
 use crate::allocate::FreeRun;
 use crate::image::{Qcow2Image, State};
 use crate::table::L2Entry;
+use core::ops::Range;
 use rimg_codec::{Encoder, Level};
 use rimg_core::{
     BlockImage as _, Codec, CompressedWrite, EncodedCluster, Error, ImageWrite as _, Result, num,
@@ -59,20 +60,34 @@ impl CompressedWrite for Qcow2Image {
             }
         }
         let end = last.at.saturating_add(g.cluster_bytes()).min(size);
-        let (_claim, _) = self.claim_guest(&(first.at..end))?;
-        let entries = self.place_encoded(clusters)?;
-        self.write_packed(clusters, &entries)?;
-        let mut state = self.lock()?;
-        for (cluster, (host, len)) in clusters.iter().zip(&entries) {
-            let old = self.entry(&mut state, cluster.at)?;
-            let new = L2Entry::compressed(*host, *len, g);
-            self.link(&mut state, cluster.at, &[old], &[new])?;
-        }
-        Ok(())
+        self.noting_damage(|| self.store_encoded(clusters, &(first.at..end)))
     }
 }
 
 impl Qcow2Image {
+    fn store_encoded(&self, clusters: &[EncodedCluster<'_>], range: &Range<u64>) -> Result<()> {
+        let g = self.geometry;
+        let (_claim, _) = self.claim_guest(range)?;
+        let mut places = Vec::with_capacity(clusters.len());
+        let placed = self.place_encoded(clusters, &mut places);
+        let done = placed.and_then(|()| self.write_packed(clusters, &places));
+        let mut state = self.lock()?;
+        let mut linked = 0;
+        let done = done.and_then(|()| {
+            for (cluster, (host, len)) in clusters.iter().zip(&places) {
+                let old = self.entry(&mut state, cluster.at)?;
+                let new = L2Entry::compressed(*host, *len, g);
+                self.link(&mut state, cluster.at, &[old], &[new])?;
+                linked += 1;
+            }
+            Ok(())
+        });
+        if done.is_err() {
+            self.give_back_bytes(&mut state, places.get(linked..).unwrap_or_default())?;
+        }
+        done
+    }
+
     fn check_whole_cluster(&self, at: u64, len: u64) -> Result<()> {
         let end = at.saturating_add(len);
         self.check_range(&(at..end))?;
@@ -86,16 +101,33 @@ impl Qcow2Image {
     }
 
     /// Finds a place for each cluster: host offset and length.
-    fn place_encoded(&self, clusters: &[EncodedCluster<'_>]) -> Result<Vec<(u64, u64)>> {
+    fn place_encoded(
+        &self,
+        clusters: &[EncodedCluster<'_>],
+        places: &mut Vec<(u64, u64)>,
+    ) -> Result<()> {
         let mut state = self.lock()?;
-        let mut places = Vec::with_capacity(clusters.len());
         for cluster in clusters {
             // As QEMU does: the L2 table comes before what it will refer to.
             self.own_l2_table(&mut state, self.geometry.l1_index(cluster.at))?;
             let len = num::to_u64(cluster.bytes.len());
             places.push((self.allocate_bytes(&mut state, len)?, len));
         }
-        Ok(places)
+        Ok(())
+    }
+
+    /// Drops the references to places that nothing was entered for.
+    fn give_back_bytes(&self, state: &mut State, places: &[(u64, u64)]) -> Result<()> {
+        let g = self.geometry;
+        let allocator = state.allocator_mut()?;
+        // What comes next goes to a cluster of its own: the tail may be among those given back.
+        allocator.compressed_tail = None;
+        for (host, len) in places {
+            let first = g.cluster_index(*host);
+            let end = g.clusters_for(host.saturating_add(*len));
+            allocator.give_back(FreeRun { first, clusters: end.saturating_sub(first) })?;
+        }
+        Ok(())
     }
 
     /// Takes `len` bytes, less than a cluster: behind the last ones where they fit there or the

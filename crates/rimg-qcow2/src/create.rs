@@ -139,5 +139,6 @@ fn preallocate(
     // Nobody has seen the file yet: there is no order to keep.
     image.lock()?.relaxed = true;
     image.preallocate(0..options.size_bytes, options.preallocation)?;
+    image.finish()?;
     Ok(image.lock()?.header.clone())
 }

@@ -118,6 +118,7 @@ pub(crate) fn assemble(
         state: Mutex::new(State::new(header, l1, allocator)),
         writer_done: Condvar::new(),
         readers: Default::default(),
+        flushing: Mutex::default(),
         decoders: Default::default(),
     })
 }

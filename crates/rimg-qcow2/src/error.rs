@@ -76,7 +76,7 @@ impl CorruptKind {
     }
 }
 
-#[cfg(test)]
+/// The kind of corruption that an error is about, when it comes from a qcow2 image.
 pub(crate) fn kind_of(error: &Error) -> Option<&CorruptKind> {
     match error {
         Error::Corrupt { source, .. } => source.downcast_ref(),

@@ -11,12 +11,36 @@
 //! A stage without anything to write costs no sync. Whatever is lost, references on disk are
 //! counted and lead to complete data; at worst, clusters are counted that nobody refers to.
 
-use crate::allocate::Allocator;
 use crate::header::{Header, offset};
 use crate::image::{Qcow2Image, State};
+use crate::inflight::Generation;
 use crate::spec;
 use rimg_core::{Error, Result, StorageWrite, num};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::PoisonError;
+
+/// Bytes of a table on their way to the disk.
+pub(crate) struct Piece {
+    /// Host offset in bytes.
+    pub(crate) at: u64,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// What one pass over the stages brings to the disk: the tables as they were when it began. What
+/// changes meanwhile waits for the next pass.
+struct Pass {
+    /// Which one, to notice when another one has overtaken it.
+    number: u64,
+    /// What is written, with a sync before each: refcount table, L2 tables, L1 table.
+    stages: [(&'static str, Vec<Piece>); 3],
+    l2_mark: Mark,
+    l1_mark: Mark,
+    /// Nothing when refcounts are postponed.
+    table_mark: Option<Mark>,
+    released: Vec<(u64, u64)>,
+    /// Those who may still read what was released.
+    readers: Generation,
+}
 
 impl Qcow2Image {
     /// The writing half of the image's own file.
@@ -26,14 +50,54 @@ impl Qcow2Image {
 
     /// Makes everything durable that was completed before.
     pub(crate) fn flush_all(&self) -> Result<()> {
+        self.lock()?.relaxed = false;
+        self.catch_up_unlocked()?;
         let mut state = self.lock()?;
-        self.catch_up(&mut state)?;
-        state.relaxed = false;
-        // Settled references are only space; losing this write loses nothing else.
-        self.write_refcount_blocks(&mut state)?;
+        if !state.postpones_refcounts() {
+            // Settled references are only space; losing this write loses nothing else.
+            self.write_refcount_blocks(&mut state)?;
+        }
         self.fill_up_file(&state)?;
         drop(state);
         self.sync()
+    }
+
+    /// Leaves nothing for the next one who opens the image to put right.
+    pub(crate) fn finish(&self) -> Result<()> {
+        self.flush_all()?;
+        let mut state = self.lock()?;
+        if state.postpones_refcounts() {
+            self.write_refcount_blocks(&mut state)?;
+            self.barrier(&state)?;
+            self.write_refcount_table(&mut state)?;
+            self.barrier(&state)?;
+            self.set_incompatible(&mut state, spec::incompatible::DIRTY, false)?;
+            drop(state);
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Before the first change of a table with lazy refcounts: says on disk that refcounts are not
+    /// to be trusted.
+    pub(crate) fn begin_postponing(&self, state: &mut State) -> Result<()> {
+        let is_lazy = state.header.compatible & spec::compatible::LAZY_REFCOUNTS != 0;
+        if !is_lazy || state.postpones_refcounts() {
+            return Ok(());
+        }
+        self.set_incompatible(state, spec::incompatible::DIRTY, true)?;
+        self.barrier(state)
+    }
+
+    /// Sets or clears an incompatible feature bit, on disk and in memory.
+    pub(crate) fn set_incompatible(&self, state: &mut State, bit: u64, on: bool) -> Result<()> {
+        let old = state.header.incompatible;
+        let new = if on { old | bit } else { old & !bit };
+        self.file_writer()?
+            .write_all_at(&new.to_be_bytes(), offset::INCOMPATIBLE)
+            .map_err(Error::io("write header", offset::INCOMPATIBLE))?;
+        state.header.incompatible = new;
+        Ok(())
     }
 
     /// No file is shorter than its last cluster, or the last sector of a compressed one.
@@ -55,38 +119,109 @@ impl Qcow2Image {
         file.set_len_bytes(full).map_err(Error::io("extend file", len))
     }
 
-    /// Brings the disk to where memory is, in order, and stops counting released references.
+    /// Brings the disk to where memory is, in order, and stops counting released references. The
+    /// lock is held all the while: for the few who cannot go on otherwise.
     pub(crate) fn catch_up(&self, state: &mut State) -> Result<()> {
-        self.write_refcount_blocks(state)?;
-        let has_entries =
-            state.allocator.as_ref().is_some_and(|allocator| !allocator.dirty_entries.is_empty());
-        let has_tables = state.l2.has_dirty();
-        if has_entries {
-            self.barrier(state)?;
-            self.write_refcount_table(state)?;
+        let pass = self.begin_pass(state)?;
+        for (op, pieces) in &pass.stages {
+            if !pieces.is_empty() {
+                self.barrier(state)?;
+                self.write_pieces(op, pieces)?;
+            }
         }
-        if has_tables {
+        if !pass.released.is_empty() {
             self.barrier(state)?;
-            self.write_l2_tables(state)?;
+            self.readers.wait_for(pass.readers);
         }
-        if !state.dirty_l1.is_empty() {
-            self.barrier(state)?;
-            self.write_l1(state)?;
+        self.end_pass(state, &pass)
+    }
+
+    /// As [`catch_up`](Self::catch_up), and others may go on reading and writing while the storage
+    /// syncs.
+    pub(crate) fn catch_up_unlocked(&self) -> Result<()> {
+        let _only_one = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (pass, relaxed) = {
+            let mut state = self.lock()?;
+            (self.begin_pass(&mut state)?, state.relaxed)
+        };
+        let sync = || if relaxed { Ok(()) } else { self.sync() };
+        for (op, pieces) in &pass.stages {
+            if pieces.is_empty() {
+                continue;
+            }
+            sync()?;
+            // Under the lock, so that no newer pass comes between the look and the writes.
+            let state = self.lock()?;
+            if state.passes != pass.number {
+                return Ok(());
+            }
+            self.write_pieces(op, pieces)?;
         }
-        let released = state.allocator.as_ref().is_some_and(Allocator::has_released);
-        if released {
-            self.barrier(state)?;
-            self.wait_for_readers(state)?;
-            let to_discard = state.allocator_mut()?.settle()?;
-            self.discard_clusters(&to_discard)?;
+        if !pass.released.is_empty() {
+            sync()?;
+            self.readers.wait_for(pass.readers);
         }
-        Ok(())
+        let mut state = self.lock()?;
+        if state.passes == pass.number { self.end_pass(&mut state, &pass) } else { Ok(()) }
+    }
+
+    /// Writes what may be lost at any time, and takes a copy of what has to wait for a sync.
+    fn begin_pass(&self, state: &mut State) -> Result<Pass> {
+        let postpones = state.postpones_refcounts();
+        let blocks_full = state.allocator.as_ref().is_some_and(|a| a.blocks.is_full_of_dirty());
+        let with_refcounts = !postpones || blocks_full;
+        if with_refcounts {
+            self.write_refcount_blocks(state)?;
+        }
+        state.passes = state.passes.wrapping_add(1);
+        let number = state.passes;
+        let (l2_mark, l2) = state.l2.copy_dirty();
+        let l1_mark = state.dirty_l1.mark();
+        let l1 = state.dirty_l1.pieces(&state.l1, state.header.l1_offset);
+        let readers = self.readers.next_generation();
+        let allocator = state.allocator_mut()?;
+        let table_mark = with_refcounts.then(|| allocator.dirty_entries.mark());
+        let table = match table_mark {
+            Some(_) => allocator.dirty_entries.pieces(&allocator.table, allocator.table_at),
+            None => Vec::new(),
+        };
+        Ok(Pass {
+            number,
+            stages: [
+                ("write refcount table", table),
+                ("write L2 table", l2),
+                ("write L1 table", l1),
+            ],
+            l2_mark,
+            l1_mark,
+            table_mark,
+            released: allocator.released(),
+            readers,
+        })
+    }
+
+    fn end_pass(&self, state: &mut State, pass: &Pass) -> Result<()> {
+        state.l2.clean_up_to(pass.l2_mark);
+        state.dirty_l1.clean_up_to(pass.l1_mark);
+        let allocator = state.allocator_mut()?;
+        if let Some(mark) = pass.table_mark {
+            allocator.dirty_entries.clean_up_to(mark);
+        }
+        let to_discard = allocator.settle(&pass.released)?;
+        // Before anybody can take these clusters.
+        self.discard_clusters(&to_discard)
+    }
+
+    fn write_pieces(&self, op: &'static str, pieces: &[Piece]) -> Result<()> {
+        let file = self.file_writer()?;
+        pieces.iter().try_for_each(|piece| {
+            file.write_all_at(&piece.bytes, piece.at).map_err(Error::io(op, piece.at))
+        })
     }
 
     /// Gives the space of free clusters back to the file system.
-    fn discard_clusters(&self, clusters: &BTreeSet<u64>) -> Result<()> {
+    fn discard_clusters(&self, clusters: &[u64]) -> Result<()> {
         let file = self.file_writer()?;
-        let clusters: Vec<u64> = clusters.iter().copied().collect();
         for run in clusters.chunk_by(|a, b| a.saturating_add(1) == *b) {
             let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
             let start = self.geometry.cluster_offset(*first);
@@ -98,9 +233,7 @@ impl Qcow2Image {
 
     /// Makes room in the table caches when they are full of slices that wait to be written.
     pub(crate) fn make_room(&self, state: &mut State) -> Result<()> {
-        let full = state.l2.is_full_of_dirty()
-            || state.allocator.as_ref().is_some_and(|a| a.blocks.is_full_of_dirty());
-        if full { self.catch_up(state) } else { Ok(()) }
+        if state.has_full_cache() { self.catch_up(state) } else { Ok(()) }
     }
 
     /// Between two stages: everything before is durable before anything after is written. An image
@@ -125,26 +258,11 @@ impl Qcow2Image {
     }
 
     fn write_refcount_table(&self, state: &mut State) -> Result<()> {
-        let file = self.file_writer()?;
         let allocator = state.allocator_mut()?;
-        write_entries(file, &allocator.table, &allocator.dirty_entries, allocator.table_at)
-            .map_err(|(at, error)| Error::io("write refcount table", at)(error))?;
-        allocator.dirty_entries.clear();
-        Ok(())
-    }
-
-    fn write_l2_tables(&self, state: &mut State) -> Result<()> {
-        let file = self.file_writer()?;
-        state.l2.write_dirty(|bytes, at| {
-            file.write_all_at(bytes, at).map_err(Error::io("write L2 table", at))
-        })
-    }
-
-    fn write_l1(&self, state: &mut State) -> Result<()> {
-        let file = self.file_writer()?;
-        write_entries(file, &state.l1, &state.dirty_l1, state.header.l1_offset)
-            .map_err(|(at, error)| Error::io("write L1 table", at)(error))?;
-        state.dirty_l1.clear();
+        let mark = allocator.dirty_entries.mark();
+        let pieces = allocator.dirty_entries.pieces(&allocator.table, allocator.table_at);
+        self.write_pieces("write refcount table", &pieces)?;
+        allocator.dirty_entries.clean_up_to(mark);
         Ok(())
     }
 
@@ -173,6 +291,9 @@ impl Qcow2Image {
     /// Before the first change: clears the autoclear bits that this crate does not keep up, so
     /// that nobody trusts what they stand for.
     pub(crate) fn begin_writing(&self, state: &mut State) -> Result<()> {
+        if state.header.has(spec::incompatible::CORRUPT) {
+            return Err(Error::ReadOnly("it is marked corrupt"));
+        }
         let keep = state.header.autoclear & spec::autoclear::DATA_FILE_RAW;
         if state.header.version < 3 || keep == state.header.autoclear {
             return Ok(());
@@ -186,24 +307,61 @@ impl Qcow2Image {
     }
 }
 
-/// Writes table entries, and those around them in the same sectors.
-fn write_entries(
-    file: &dyn StorageWrite,
-    table: &[u64],
-    dirty: &BTreeSet<usize>,
-    table_at: u64,
-) -> Result<(), (u64, std::io::Error)> {
-    const PER_SECTOR: usize = 64;
-    let mut sectors: Vec<usize> = dirty.iter().map(|index| index / PER_SECTOR).collect();
-    sectors.dedup();
-    for run in sectors.chunk_by(|a, b| a.saturating_add(1) == *b) {
-        let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
-        let start = first * PER_SECTOR;
-        let end = ((last + 1) * PER_SECTOR).min(table.len());
-        let entries = table.get(start..end).unwrap_or_default();
-        let raw: Vec<u8> = entries.iter().flat_map(|entry| entry.to_be_bytes()).collect();
-        let at = table_at.saturating_add(num::to_u64(start) * 8);
-        file.write_all_at(&raw, at).map_err(|error| (at, error))?;
+/// A moment: what became dirty until then, and what did after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Mark(u64);
+
+impl Mark {
+    /// The moment after.
+    pub(crate) const fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
     }
-    Ok(())
+}
+
+/// Entries of a table that are newer than on disk.
+#[derive(Debug, Default)]
+pub(crate) struct DirtyEntries {
+    /// When each became dirty for the last time.
+    since: BTreeMap<usize, Mark>,
+    now: Mark,
+}
+
+impl DirtyEntries {
+    pub(crate) fn insert(&mut self, index: usize) {
+        self.since.insert(index, self.now);
+    }
+
+    /// Parts what is dirty now from what will be.
+    pub(crate) fn mark(&mut self) -> Mark {
+        let mark = self.now;
+        self.now = self.now.next();
+        mark
+    }
+
+    /// Forgets what was dirty at `mark` and has not changed since.
+    pub(crate) fn clean_up_to(&mut self, mark: Mark) {
+        self.since.retain(|_, since| *since > mark);
+    }
+
+    /// All of it is on disk, by another way.
+    pub(crate) fn clear(&mut self) {
+        self.since.clear();
+    }
+
+    /// The dirty entries of `table`, which lies at `table_at`, with those around them in the same
+    /// sectors.
+    pub(crate) fn pieces(&self, table: &[u64], table_at: u64) -> Vec<Piece> {
+        const PER_SECTOR: usize = 64;
+        let sectors: BTreeSet<usize> = self.since.keys().map(|index| index / PER_SECTOR).collect();
+        let sectors: Vec<usize> = sectors.into_iter().collect();
+        let runs = sectors.chunk_by(|a, b| a.saturating_add(1) == *b);
+        runs.filter_map(|run| {
+            let start = run.first()?.saturating_mul(PER_SECTOR);
+            let end = run.last()?.saturating_add(1).saturating_mul(PER_SECTOR).min(table.len());
+            let bytes = table.get(start..end)?.iter().flat_map(|entry| entry.to_be_bytes());
+            let at = table_at.saturating_add(num::to_u64(start).saturating_mul(8));
+            Some(Piece { at, bytes: bytes.collect() })
+        })
+        .collect()
+    }
 }

@@ -4,6 +4,7 @@ use crate::address::Geometry;
 use crate::allocate::Allocator;
 use crate::cache::TableCache;
 use crate::error::FORMAT;
+use crate::flush::DirtyEntries;
 use crate::header::Header;
 use crate::inflight::{Readers, Writers};
 use crate::map::{Place, Run};
@@ -14,7 +15,6 @@ use rimg_core::{
     BlockImage, Check, Codec, CompressedWrite, Error, Extent, ExtentKind, FileOffset, HostOffset,
     ImageInfo, ImageWrite, Limits, Resize, Result, Snapshots, Storage,
 };
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
@@ -39,6 +39,8 @@ pub(crate) struct Qcow2Image {
     pub(crate) state: Mutex<State>,
     pub(crate) writer_done: Condvar,
     pub(crate) readers: Readers,
+    /// Held by whoever brings metadata to the disk without holding the lock.
+    pub(crate) flushing: Mutex<()>,
     /// Nothing was mapped when the image was opened, and nothing lies below it.
     pub(crate) was_blank: bool,
     pub(crate) decoders: DecodePool,
@@ -60,11 +62,13 @@ pub(crate) struct State {
     /// The L1 table as on disk, in the machine's byte order.
     pub(crate) l1: Vec<u64>,
     /// Entries of the L1 table that are newer than on disk.
-    pub(crate) dirty_l1: BTreeSet<usize>,
+    pub(crate) dirty_l1: DirtyEntries,
     pub(crate) l2: TableCache,
     /// Who uses which cluster, when the image is open for writing.
     pub(crate) allocator: Option<Allocator>,
     pub(crate) writers: Writers,
+    /// How often the disk was brought to where memory is.
+    pub(crate) passes: u64,
     /// Where the last new data cluster ends: no file is shorter than its clusters.
     pub(crate) data_end: u64,
     /// Nobody minds losing the whole image before the next flush: see
@@ -78,13 +82,25 @@ impl State {
         Self {
             header,
             l1,
-            dirty_l1: BTreeSet::new(),
+            dirty_l1: DirtyEntries::default(),
             l2,
             allocator,
             writers: Writers::default(),
+            passes: 0,
             data_end: 0,
             relaxed: false,
         }
+    }
+
+    /// Whether refcounts on disk may be behind, which the dirty bit says.
+    pub(crate) fn postpones_refcounts(&self) -> bool {
+        self.header.has(spec::incompatible::DIRTY)
+    }
+
+    /// Whether the next table slice may find no place before the disk has caught up.
+    pub(crate) fn has_full_cache(&self) -> bool {
+        self.l2.is_full_of_dirty()
+            || self.allocator.as_ref().is_some_and(|a| a.blocks.is_full_of_dirty())
     }
 
     pub(crate) fn allocator_mut(&mut self) -> Result<&mut Allocator> {
@@ -193,7 +209,7 @@ impl BlockImage for Qcow2Image {
     }
 
     fn close(self: Box<Self>) -> Result<()> {
-        if self.access == Access::Write { self.flush_all() } else { Ok(()) }
+        if self.access == Access::Write { self.finish() } else { Ok(()) }
     }
 }
 

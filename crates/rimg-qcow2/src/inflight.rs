@@ -8,6 +8,7 @@
 use crate::image::{Qcow2Image, State};
 use core::ops::Range;
 use rimg_core::Result;
+use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// The writers at work, in the image's state.
@@ -59,13 +60,6 @@ impl Qcow2Image {
     fn wait_for_writer<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         self.writer_done.wait(state).unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Waits until nobody reads from places that were resolved before now. The caller holds the
-    /// lock, so nobody resolves new ones meanwhile.
-    pub(crate) fn wait_for_readers(&self, _state: &mut State) -> Result<()> {
-        self.readers.wait_for_all();
-        Ok(())
-    }
 }
 
 impl Drop for Claim<'_> {
@@ -77,39 +71,71 @@ impl Drop for Claim<'_> {
     }
 }
 
-/// The readers at work on an image that is also written.
+/// The readers at work on an image that is also written, by generation.
 #[derive(Debug, Default)]
 pub(crate) struct Readers {
-    count: Mutex<u64>,
-    none_left: Condvar,
+    inner: Mutex<Generations>,
+    one_left: Condvar,
 }
+
+#[derive(Debug, Default)]
+struct Generations {
+    now: Generation,
+    at_work: BTreeMap<Generation, u64>,
+}
+
+/// Readers that entered between two calls of [`Readers::next_generation`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Generation(u64);
 
 /// A reader at work, until dropped.
 #[derive(Debug)]
-pub(crate) struct Reading<'a>(&'a Readers);
+pub(crate) struct Reading<'a> {
+    readers: &'a Readers,
+    generation: Generation,
+}
 
 impl Readers {
     /// Counts a reader in; called while the image's lock is held.
     pub(crate) fn enter(&self) -> Reading<'_> {
-        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.lock();
+        let generation = inner.now;
+        let count = inner.at_work.entry(generation).or_insert(0);
         *count = count.saturating_add(1);
-        Reading(self)
+        Reading { readers: self, generation }
     }
 
-    fn wait_for_all(&self) {
-        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
-        while *count > 0 {
-            count = self.none_left.wait(count).unwrap_or_else(PoisonError::into_inner);
+    /// Parts the readers until now from those to come; called while the image's lock is held.
+    pub(crate) fn next_generation(&self) -> Generation {
+        let mut inner = self.lock();
+        let generation = inner.now;
+        inner.now = Generation(generation.0.saturating_add(1));
+        generation
+    }
+
+    /// Waits until the readers of `last`, and those before, are done. Readers to come do not
+    /// count: what they resolve does not lead to what was released.
+    pub(crate) fn wait_for(&self, last: Generation) {
+        let mut inner = self.lock();
+        while inner.at_work.first_key_value().is_some_and(|(oldest, _)| *oldest <= last) {
+            inner = self.one_left.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Generations> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Reading<'_> {
     fn drop(&mut self) {
-        let mut count = self.0.count.lock().unwrap_or_else(PoisonError::into_inner);
-        *count = count.saturating_sub(1);
-        if *count == 0 {
-            self.0.none_left.notify_all();
+        let mut inner = self.readers.lock();
+        let left = inner.at_work.get(&self.generation).map_or(0, |count| count.saturating_sub(1));
+        if left == 0 {
+            inner.at_work.remove(&self.generation);
+            self.readers.one_left.notify_all();
+        } else {
+            inner.at_work.insert(self.generation, left);
         }
     }
 }

@@ -86,8 +86,9 @@ impl Qcow2Image {
         state.header.l1_entries = entries;
         state.header.l1_offset = at;
         let allocator = state.allocator_mut()?;
-        allocator.unguard(old_first..old_first.saturating_add(old_clusters));
         let old = old_first..old_first.saturating_add(old_clusters);
+        allocator.guard.remove(old.clone());
+        allocator.guard.add(run.first..run.end());
         allocator.release(old, Afterwards::Keep);
         Ok(())
     }

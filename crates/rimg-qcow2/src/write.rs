@@ -3,6 +3,7 @@
 #![warn(clippy::indexing_slicing)]
 
 use crate::allocate::{Afterwards, FreeRun};
+use crate::error::{CorruptKind, kind_of};
 use crate::image::{Qcow2Image, State};
 use crate::map::entry_at;
 use crate::spec;
@@ -50,8 +51,10 @@ impl ImageWrite for Qcow2Image {
         if buf.is_empty() {
             return Ok(());
         }
-        let (_claim, _) = self.claim_guest(&(at..end))?;
-        self.write_claimed(buf, at)
+        self.noting_damage(|| {
+            let (_claim, _) = self.claim_guest(&(at..end))?;
+            self.write_claimed(buf, at)
+        })
     }
 
     fn write_zeroes_at(&self, range: Range<u64>) -> Result<()> {
@@ -59,8 +62,10 @@ impl ImageWrite for Qcow2Image {
         if range.is_empty() {
             return Ok(());
         }
-        let (_claim, _) = self.claim_guest(&range)?;
-        self.zero_claimed(range)
+        self.noting_damage(|| {
+            let (_claim, _) = self.claim_guest(&range)?;
+            self.zero_claimed(range)
+        })
     }
 
     fn discard_at(&self, range: Range<u64>) -> Result<()> {
@@ -68,8 +73,10 @@ impl ImageWrite for Qcow2Image {
         if range.is_empty() {
             return Ok(());
         }
-        let (_claim, _) = self.claim_guest(&range)?;
-        self.discard_claimed(range)
+        self.noting_damage(|| {
+            let (_claim, _) = self.claim_guest(&range)?;
+            self.discard_claimed(range)
+        })
     }
 
     fn flush(&self) -> Result<()> {
@@ -92,12 +99,33 @@ impl ImageWrite for Qcow2Image {
 }
 
 impl Qcow2Image {
+    /// A change that would have gone over metadata shows that tables contradict each other: the
+    /// image is marked corrupt (version 3), so that nobody writes to it before a repair.
+    pub(crate) fn noting_damage<T>(&self, change: impl FnOnce() -> Result<T>) -> Result<T> {
+        change().inspect_err(|error| {
+            if matches!(kind_of(error), Some(CorruptKind::Overlap(_)))
+                && let Ok(mut state) = self.lock()
+                && state.header.version >= 3
+            {
+                // The error that led here is the one to hear of.
+                let _ = self.set_incompatible(&mut state, spec::incompatible::CORRUPT, true);
+            }
+        })
+    }
+
     /// Writes to guest clusters that the caller has claimed.
     pub(crate) fn write_claimed(&self, buf: &[u8], at: u64) -> Result<()> {
         let mut rest = buf;
         let mut at = at;
         while !rest.is_empty() {
-            let plan = self.plan(at..at.saturating_add(num::to_u64(rest.len())))?;
+            let range = at..at.saturating_add(num::to_u64(rest.len()));
+            let plan = match self.plan(range.clone(), true)? {
+                Some(plan) => plan,
+                None => {
+                    self.catch_up_unlocked()?;
+                    self.plan(range, false)?.ok_or(Error::Misuse("a write found no way"))?
+                }
+            };
             let len = num::to_usize(plan.range.end.saturating_sub(plan.range.start))?;
             let (now, later) =
                 rest.split_at_checked(len).ok_or(Error::Misuse("planned more than asked"))?;
@@ -115,7 +143,7 @@ impl Qcow2Image {
         while at < range.end {
             let next = g.cluster_start(at).saturating_add(g.cluster_bytes()).min(range.end);
             let entry = self.entry(state, at)?;
-            if !matches!(self.way(entry, &(at..next))?, Way::InPlace { .. }) {
+            if !matches!(self.way(state, entry, &(at..next))?, Way::InPlace { .. }) {
                 return Ok(false);
             }
             at = next;
@@ -124,10 +152,15 @@ impl Qcow2Image {
     }
 
     /// Decides how the longest run at the start of `range` is written, and takes clusters for it.
-    fn plan(&self, range: Range<u64>) -> Result<Plan> {
+    /// With `politely`, answers `None` where the disk would have to catch up before, so that it
+    /// can do so without anybody waiting for the lock.
+    fn plan(&self, range: Range<u64>, politely: bool) -> Result<Option<Plan>> {
         let g = self.geometry;
         let mut state = self.lock()?;
         let state = &mut *state;
+        if politely && state.has_full_cache() {
+            return Ok(None);
+        }
         let entries = (L2_WINDOW_BYTES.min(g.cluster_bytes())) / g.l2_entry_bytes();
         let window_bytes = entries.saturating_mul(g.cluster_bytes());
         let window_end = num::align_down(range.start, window_bytes).saturating_add(window_bytes);
@@ -136,7 +169,7 @@ impl Qcow2Image {
             let first_end =
                 g.cluster_start(range.start).saturating_add(g.cluster_bytes()).min(limit);
             let entry = self.entry(state, range.start)?;
-            self.way(entry, &(range.start..first_end))?
+            self.way(state, entry, &(range.start..first_end))?
         };
         let mut old = Vec::new();
         let mut at = range.start;
@@ -149,7 +182,7 @@ impl Qcow2Image {
                 Way::Refill { host } => Way::Refill { host: host.saturating_add(by) },
                 Way::New => Way::New,
             };
-            if self.way(entry, &(at..next))? != expected {
+            if self.way(state, entry, &(at..next))? != expected {
                 break;
             }
             old.push(entry);
@@ -157,18 +190,21 @@ impl Qcow2Image {
         }
         let range = range.start..at;
         match first_way {
-            Way::InPlace { host } => Ok(Plan { range, host, kind: PlanKind::InPlace }),
+            Way::InPlace { host } => Ok(Some(Plan { range, host, kind: PlanKind::InPlace })),
             Way::Refill { host } => {
                 let kind = PlanKind::Link { new: None, virgin: false, old };
-                Ok(Plan { range, host, kind })
+                Ok(Some(Plan { range, host, kind }))
             }
             Way::New if self.has_data_file() => {
                 // In an external data file every guest byte has its place beforehand.
                 let host = g.cluster_start(range.start);
                 let kind = PlanKind::Link { new: None, virgin: false, old };
-                Ok(Plan { range, host, kind })
+                Ok(Some(Plan { range, host, kind }))
             }
             Way::New => {
+                if politely && state.allocator_mut()?.would_reuse(num::to_u64(old.len()))? {
+                    return Ok(None);
+                }
                 self.own_l2_table(state, g.l1_index(range.start))?;
                 let (run, virgin) = self.allocate(state, num::to_u64(old.len()))?;
                 let host = g.cluster_offset(run.first);
@@ -176,20 +212,25 @@ impl Qcow2Image {
                 let reach = reach.saturating_sub(g.cluster_start(range.start));
                 state.data_end = state.data_end.max(host.saturating_add(reach));
                 let kind = PlanKind::Link { new: Some(run), virgin, old };
-                Ok(Plan { range, host, kind })
+                Ok(Some(Plan { range, host, kind }))
             }
         }
     }
 
     /// How the cluster of `entry` can take a write of the guest bytes `part` of it.
-    fn way(&self, entry: L2Entry, part: &Range<u64>) -> Result<Way> {
+    fn way(&self, state: &State, entry: L2Entry, part: &Range<u64>) -> Result<Way> {
         let g = self.geometry;
         let identity = self.has_data_file().then(|| g.cluster_start(part.start));
-        let wrong = |kind: crate::error::CorruptKind| kind.at("L2 table", "entry", part.start);
+        let wrong =
+            |kind: CorruptKind| kind.at("L2 table", "entry", self.entry_at(state, part.start));
         let host = match entry.cluster(g, identity).map_err(wrong)? {
             Cluster::Standard { host, copied } if copied || identity.is_some() => host,
             _ => return Ok(Way::New),
         };
+        let guard = state.allocator.as_ref().map(|allocator| &allocator.guard);
+        if identity.is_none() && guard.is_some_and(|guard| guard.holds_table(g, host)) {
+            return Err(wrong(CorruptKind::Overlap(host)));
+        }
         let (first, last) = self.subclusters_of(part);
         let mut index = first;
         while index <= last {
@@ -272,7 +313,10 @@ impl Qcow2Image {
         is_new: bool,
     ) -> Result<(L2Entry, Vec<Range<u64>>)> {
         let g = self.geometry;
-        let wrong = |kind: crate::error::CorruptKind| kind.at("L2 table", "entry", guest);
+        let wrong = |kind: CorruptKind| match self.lock() {
+            Ok(state) => kind.at("L2 table", "entry", self.entry_at(&state, guest)),
+            Err(error) => error,
+        };
         let mut fills: Vec<Range<u64>> = Vec::new();
         let mut add = |fill: Range<u64>| match fills.last_mut() {
             Some(last) if last.end == fill.start => last.end = fill.end,
@@ -341,7 +385,7 @@ impl Qcow2Image {
         let mut guest = self.geometry.cluster_start(at);
         for (old, new) in old.iter().zip(entries) {
             self.set_entry(state, guest, *new)?;
-            self.release_old(state, *old, *new, Afterwards::Keep)?;
+            self.release_old(state, guest, *old, *new, Afterwards::Keep)?;
             guest = guest.saturating_add(self.geometry.cluster_bytes());
         }
         Ok(())
@@ -351,6 +395,7 @@ impl Qcow2Image {
     pub(crate) fn release_old(
         &self,
         state: &mut State,
+        guest: u64,
         old: L2Entry,
         new: L2Entry,
         afterwards: Afterwards,
@@ -359,8 +404,10 @@ impl Qcow2Image {
             return Ok(());
         }
         let g = self.geometry;
-        let wrong = |kind: crate::error::CorruptKind| kind.at("L2 table", "entry", old.descriptor);
-        match old.cluster(g, None).map_err(wrong)? {
+        let old_cluster = old
+            .cluster(g, None)
+            .map_err(|kind| kind.at("L2 table", "entry", self.entry_at(state, guest)))?;
+        match old_cluster {
             Cluster::Standard { host, .. } if new.descriptor & spec::OFFSET_MASK != host => {
                 let cluster = g.cluster_index(host);
                 state.allocator_mut()?.release(cluster..cluster.saturating_add(1), afterwards);
@@ -410,6 +457,18 @@ impl Qcow2Image {
         Ok(())
     }
 
+    /// Where the L2 entry for guest offset `at` lies in the file, for messages; 0 where there is no
+    /// L2 table.
+    fn entry_at(&self, state: &State, at: u64) -> u64 {
+        let g = self.geometry;
+        let l1_index = usize::try_from(g.l1_index(at)).ok();
+        let entry = l1_index.and_then(|index| state.l1.get(index)).copied().unwrap_or(0);
+        match entry & spec::OFFSET_MASK {
+            0 => 0,
+            table => table.saturating_add(g.l2_index(at).saturating_mul(g.l2_entry_bytes())),
+        }
+    }
+
     /// The slice with the entry for guest offset `at` in the L2 table at `table`, and its index.
     fn entry_place(&self, state: &State, table: u64, at: u64) -> Result<(u64, usize)> {
         let g = self.geometry;
@@ -423,15 +482,20 @@ impl Qcow2Image {
     /// The L2 table for an L1 entry, which nobody else uses: a new one, or a copy, where needed.
     pub(crate) fn own_l2_table(&self, state: &mut State, l1_index: u64) -> Result<u64> {
         self.make_room(state)?;
+        self.begin_postponing(state)?;
         let index = num::to_usize(l1_index)?;
         let entry = L1Entry(state.l1.get(index).copied().unwrap_or(0));
         let old = self.l2_table(state, l1_index)?;
+        let g = self.geometry;
         if let Some(table) = old
             && entry.is_copied()
         {
+            if state.allocator_mut()?.guard.is_contested(g, table) {
+                let at = state.header.l1_offset.saturating_add(l1_index.saturating_mul(8));
+                return Err(CorruptKind::Overlap(table).at("L1 table", "entry", at));
+            }
             return Ok(table);
         }
-        let g = self.geometry;
         let (run, _) = self.allocate(state, 1)?;
         let table = g.cluster_offset(run.first);
         let slice_bytes = state.l2.slice_bytes();
@@ -455,8 +519,11 @@ impl Qcow2Image {
         state.dirty_l1.insert(index);
         if let Some(old) = old {
             let cluster = g.cluster_index(old);
-            state.allocator_mut()?.release(cluster..cluster.saturating_add(1), Afterwards::Keep);
+            let allocator = state.allocator_mut()?;
+            allocator.guard.remove(cluster..cluster.saturating_add(1));
+            allocator.release(cluster..cluster.saturating_add(1), Afterwards::Keep);
         }
+        state.allocator_mut()?.guard.add(run.first..run.end());
         Ok(table)
     }
 

@@ -135,7 +135,7 @@ impl Qcow2Image {
     fn replace_by_zero(&self, state: &mut State, guest: u64, old: L2Entry) -> Result<()> {
         let new = L2Entry::zero(self.geometry);
         self.set_entry(state, guest, new)?;
-        self.release_old(state, old, new, Afterwards::Discard)
+        self.release_old(state, guest, old, new, Afterwards::Discard)
     }
 
     fn replace_by_nothing(&self, state: &mut State, guest: u64, old: L2Entry) -> Result<()> {
@@ -143,7 +143,7 @@ impl Qcow2Image {
             return Ok(());
         }
         self.set_entry(state, guest, L2Entry::default())?;
-        self.release_old(state, old, L2Entry::default(), Afterwards::Discard)
+        self.release_old(state, guest, old, L2Entry::default(), Afterwards::Discard)
     }
 
     /// Calls `change` with every cluster of `range` and its entry, under the lock.

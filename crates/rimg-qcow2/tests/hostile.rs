@@ -3,12 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use rimg_core::{
-    BlockImage, Dependency, DependencyGate, Error, FormatDriver as _, Limits, OpenOptions, Repair,
-    Result, SnapshotSelector, Storage, StorageWrite as _,
+    BlockImage, Dependency, DependencyGate, Error, FormatDriver, Limits, OpenOptions, RawOptions,
+    Repair, Result, SnapshotSelector, Storage, StorageWrite as _,
 };
 use rimg_qcow2::DRIVER;
 use rimg_storage::MemoryStorage;
-use rimg_testkit::{Rng, bounds, golden};
+use rimg_testkit::{MemoryDir, Rng, bounds, golden};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -343,5 +343,75 @@ impl DependencyGate for Blank {
     fn open_image(&self, wanted: &Dependency<'_>) -> Result<Option<Arc<dyn BlockImage>>> {
         let below = rimg_testkit::PlainImage::new(self.open_file(wanted)?)?;
         Ok(Some(Arc::new(below)))
+    }
+}
+
+/// An image of 512-byte clusters with one written cluster: header 0, refcount table 1, refcount
+/// block 2, L1 table 3 and on, then the L2 table and the data.
+fn small_image() -> (MemoryDir, u64, u64) {
+    static DRIVERS: &[&dyn FormatDriver] = &[&DRIVER];
+    let dir = MemoryDir::new(DRIVERS);
+    let options = RawOptions::new().with("cluster_size", "512");
+    dir.create("disk", "qcow2", 1 << 20, &options).unwrap();
+    let image = dir.open("disk", "qcow2", true).unwrap();
+    image.writer().unwrap().write_at(&[7; 512], 0).unwrap();
+    image.close().unwrap();
+    let disk = dir.file("disk");
+    let l1 = number(disk.as_ref(), 40);
+    let l2 = number(disk.as_ref(), l1) & 0x00ff_ffff_ffff_fe00;
+    (dir, l1, l2)
+}
+
+fn number(file: &dyn Storage, at: u64) -> u64 {
+    let mut bytes = [0; 8];
+    file.read_exact_at(&mut bytes, at).unwrap();
+    u64::from_be_bytes(bytes)
+}
+
+fn put_number(file: &dyn Storage, at: u64, number: u64) {
+    file.writer().unwrap().write_all_at(&number.to_be_bytes(), at).unwrap();
+}
+
+/// Expects that a write to the first cluster is refused because of what stands at `at`, and
+/// changes nothing.
+fn assert_refused(dir: &MemoryDir, structure: &str, at: u64) {
+    let disk = dir.file("disk");
+    let len = usize::try_from(disk.len_bytes().unwrap()).unwrap();
+    let mut before = vec![0; len];
+    disk.read_exact_at(&mut before, 0).unwrap();
+    let image = dir.open("disk", "qcow2", true).unwrap();
+    match image.writer().unwrap().write_at(&[9; 512], 0) {
+        Err(Error::Corrupt { at: place, .. }) => {
+            assert_eq!((place.structure, place.offset.0), (structure, at));
+        }
+        other => panic!("{other:?}"),
+    }
+    drop(image);
+    let mut after = vec![0; len];
+    disk.read_exact_at(&mut after, 0).unwrap();
+    let differs = before.iter().zip(&after).position(|(a, b)| a != b);
+    // Refused for good: the corrupt bit says so.
+    assert!(differs.is_none_or(|at| at == 79), "{differs:?}");
+}
+
+#[test]
+fn guest_data_is_not_written_over_tables() {
+    const COPIED: u64 = 1 << 63;
+    let (_, l1, l2) = small_image();
+    // Offset 0 is no cluster to an entry: the header is out of its reach.
+    for target in [512, 1024, l1, l2] {
+        let (dir, _, _) = small_image();
+        put_number(dir.file("disk").as_ref(), l2, COPIED | target);
+        assert_refused(&dir, "L2 table", l2);
+    }
+}
+
+#[test]
+fn tables_that_share_a_cluster_are_not_changed() {
+    const COPIED: u64 = 1 << 63;
+    for target in [512, 1024] {
+        let (dir, l1, _) = small_image();
+        put_number(dir.file("disk").as_ref(), l1, COPIED | target);
+        assert_refused(&dir, "L1 table", l1);
     }
 }

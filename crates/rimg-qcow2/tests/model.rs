@@ -96,3 +96,35 @@ fn a_refcount_block_belongs_to_one_entry() {
     assert!(matches!(error, Error::Corrupt { .. }), "{error}");
     dir.open("disk", "qcow2", false).unwrap();
 }
+
+/// With lazy refcounts a flush leaves the dirty bit, and refcounts that are behind; closing brings
+/// them up and takes the bit away.
+#[test]
+fn refcounts_are_late_only_under_the_dirty_bit() {
+    const INCOMPATIBLE: u64 = 72;
+    let dir = MemoryDir::new(DRIVERS);
+    let options = RawOptions::new().with("lazy_refcounts", "on");
+    dir.create("disk", "qcow2", 1 << 20, &options).unwrap();
+    let incompatible = || {
+        let mut bytes = [0; 8];
+        dir.file("disk").read_exact_at(&mut bytes, INCOMPATIBLE).unwrap();
+        u64::from_be_bytes(bytes)
+    };
+    let image = open(&dir);
+    assert_eq!(incompatible(), 0, "nothing was changed");
+    let writer = image.writer().unwrap();
+    writer.write_at(&[7; 512], 0).unwrap();
+    writer.flush().unwrap();
+    assert_eq!(incompatible(), 1);
+    let mut findings = Vec::new();
+    let reader = dir.open("disk", "qcow2", false).unwrap();
+    let mut sector = [0; 512];
+    reader.read_at(&mut sector, 0).unwrap();
+    assert_eq!(sector, [7; 512], "what was flushed is there");
+    let checker = reader.checker().unwrap();
+    checker.check(Repair::Nothing, &mut |found| findings.push(found.kind)).unwrap();
+    assert!(findings.contains(&FindingKind::Corruption), "refcounts are behind: {findings:?}");
+    image.close().unwrap();
+    assert_eq!(incompatible(), 0);
+    assert_sound(dir.open("disk", "qcow2", false).unwrap().as_ref());
+}

@@ -41,8 +41,18 @@ const FORMAT_FILES: &[(&str, &str)] = &[
 ];
 
 /// The integration tests of a format crate: one file a kind of test, and what they share.
-const FORMAT_TESTS: &[&str] =
-    &["golden", "model", "hostile", "crash", "peer", "layout", "check", "corpus", "common"];
+const FORMAT_TESTS: &[&str] = &[
+    "golden",
+    "model",
+    "hostile",
+    "crash",
+    "concurrent",
+    "peer",
+    "layout",
+    "check",
+    "corpus",
+    "common",
+];
 
 /// The one module that may use unsafe code: mapping a file has no safe form.
 const MMAP: &str = "crates/rimg-storage/src/mmap";
