@@ -4,11 +4,11 @@
 
 mod common;
 
-use common::{DRIVERS, Op, apply, create, kinds, open, ops};
+use common::{DRIVERS, Kind, Op, apply, create, kinds, open, ops};
 use proptest::prelude::*;
 use rimg_core::{Error, FindingKind, Preallocation, RawOptions, Repair, Storage};
 use rimg_testkit::storages::{Fault, FaultyStorage};
-use rimg_testkit::{MemoryDir, MemoryStorage};
+use rimg_testkit::{MemoryDir, MemoryStorage, Rng};
 use std::io::ErrorKind;
 use std::sync::Arc;
 
@@ -33,6 +33,49 @@ proptest! {
         image.close().unwrap();
         let image = dir.open("disk", "qcow2", false).unwrap();
         model.assert_same(image.as_ref(), "opened again");
+        assert_sound(image.as_ref());
+    }
+}
+
+/// Long runs wear tables out: freed clusters are used again, tables move.
+#[test]
+fn ten_thousand_steps_lead_where_they_should() {
+    for (seed, cluster_bits, refcount_bits) in [(1, 9, 16), (2, 9, 1), (3, 12, 64), (4, 16, 16)] {
+        let kind = Kind {
+            cluster_bits,
+            extended_l2: cluster_bits >= 14,
+            version_2: false,
+            refcount_bits,
+            zstd: seed % 2 == 0,
+            data_file: false,
+            backing_bytes: 500_000,
+            size_bytes: 1 << 20,
+        };
+        let dir = MemoryDir::new(DRIVERS);
+        let mut model = create(&dir, &kind);
+        let mut image = open(&dir);
+        let mut rng = Rng::new(seed);
+        for step in 0..10_000 {
+            if step % 1000 == 999 {
+                model.assert_same(image.as_ref(), &format!("step {step}, seed {seed}"));
+                image.close().unwrap();
+                image = open(&dir);
+                assert_sound(image.as_ref());
+            }
+            let (at, len) = (rng.below(2 << 20), 1 + rng.below(8000));
+            let op = match rng.below(40) {
+                0..=17 => Op::Write { at, len, seed: rng.next_u64() },
+                18..=23 => Op::Zero { at, len },
+                24..=29 => Op::Discard { at, len },
+                30..=37 => Op::Compressed { cluster: at >> 9, seed: rng.next_u64() },
+                38 if model.size_bytes() < 2 << 20 => Op::Grow { by_sectors: 1 + rng.below(16) },
+                _ => Op::Flush,
+            };
+            apply(&op, image.as_ref(), &mut model);
+        }
+        image.close().unwrap();
+        let image = dir.open("disk", "qcow2", false).unwrap();
+        model.assert_same(image.as_ref(), &format!("the end, seed {seed}"));
         assert_sound(image.as_ref());
     }
 }

@@ -12,7 +12,7 @@ const DEVICE_BYTES: u64 = 8 << 20;
 fn a_block_device_is_a_disk_of_fixed_length() {
     let dir = tempfile::tempdir().unwrap();
     let Some(device) = LoopDevice::new(&dir.path().join("disk")) else {
-        eprintln!("SKIPPED (no loop device to be had): a_block_device_is_a_disk_of_fixed_length");
+        rimg_testkit::peer::report_skip("no loop device to be had");
         return;
     };
     for cache in [CacheMode::Writeback, CacheMode::None] {

@@ -1,9 +1,11 @@
 //! Other programs to compare with: qemu-img and its like.
 //!
-//! A program that is missing is reported on standard error and counted, and the test goes on
-//! without it; where the environment variable `CI` is set it is a failure.
+//! A program that is missing is reported and counted, and the test goes on without it; where the
+//! environment variable `CI` is set it is a failure.
 
 use std::ffi::OsStr;
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -116,11 +118,25 @@ fn find(program: &str) -> Option<PathBuf> {
 }
 
 fn missing(program: &str, is_failure: bool) {
-    let current = thread::current();
-    let test = current.name().unwrap_or("a test");
-    assert!(!is_failure, "peer {program} missing for {test}: CI has to have it");
+    assert!(!is_failure, "peer {program} missing: CI has to have it");
     SKIPPED.fetch_add(1, Ordering::Relaxed);
-    eprintln!("SKIPPED (peer {program} missing): {test}");
+    report_skip(&format!("{program} is missing"));
+}
+
+/// Says that the current test, or a part of it, cannot be done here. A test that passes has its
+/// output hidden by most runners, so a line is also added to the file that `RIMG_TEST_SKIPS`
+/// names; `cargo xtask test` counts and shows those lines.
+///
+/// # Panics
+/// When that file cannot be written.
+pub fn report_skip(why: &str) {
+    let current = thread::current();
+    let line = format!("{}: {why}\n", current.name().unwrap_or("a test"));
+    eprint!("SKIPPED {line}");
+    if let Some(file) = std::env::var_os("RIMG_TEST_SKIPS") {
+        let mut file = OpenOptions::new().create(true).append(true).open(file).unwrap();
+        file.write_all(line.as_bytes()).unwrap();
+    }
 }
 
 /// What a program did.

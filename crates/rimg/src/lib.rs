@@ -27,11 +27,12 @@ pub use probe::{Probed, probe};
 pub use registry::{FORMATS, Formats, driver};
 
 pub use rimg_core::{
-    BlockImage, BoxError, Check, CheckSummary, Codec, CompressedWrite, Dependency, DependencyRole,
-    EncodedCluster, Error, Extent, ExtentKind, FileOffset, Finding, FindingKind, FormatDriver,
-    FormatInfo, GuestOffset, HostOffset, ImageInfo, ImageWrite, InfoValue, Limits, Location, Match,
-    OptionKind, OptionSpec, Preallocation, RawOptions, Repair, Resize, Result, SnapshotInfo,
-    SnapshotSelector, Snapshots, Storage, StorageRun, StorageWrite, Zeroing,
+    Amend, AmendProgress, BitmapEdit, BitmapInfo, Bitmaps, BlockImage, BoxError, Check,
+    CheckSummary, Codec, CompressedWrite, Dependency, DependencyRole, EncodedCluster, Error,
+    Extent, ExtentKind, FileOffset, Finding, FindingKind, FormatDriver, FormatInfo, GuestOffset,
+    HostOffset, ImageInfo, ImageWrite, InfoValue, Limits, Location, Match, NewSnapshot, OptionKind,
+    OptionSpec, Overlay, Preallocation, RawOptions, Repair, Resize, Result, SnapshotEdit,
+    SnapshotInfo, SnapshotSelector, Snapshots, Storage, StorageRun, StorageWrite, Zeroing,
 };
 #[cfg(feature = "mmap")]
 pub use rimg_storage::MmapStorage;

@@ -5,9 +5,5 @@ use crate::{Result, run};
 /// `cargo xtask fuzz`: builds every target as a check, which a stable toolchain can do.
 pub(crate) fn run(_: &[String]) -> Result {
     let manifest = run::root().join("fuzz").join("Cargo.toml");
-    if !manifest.is_file() {
-        println!("there are no fuzz targets yet (fuzz/Cargo.toml)");
-        return Ok(());
-    }
     run::cargo(&["check", "--all-targets", "--manifest-path", &manifest.to_string_lossy()])
 }

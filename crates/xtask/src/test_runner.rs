@@ -1,6 +1,8 @@
 //! The tests of every crate, by nextest where it is installed.
 
 use crate::{Result, run};
+use std::collections::BTreeSet;
+use std::fs;
 
 /// `cargo xtask test [ARGUMENT]...`: further arguments go to the runner.
 pub(crate) fn run(args: &[String]) -> Result {
@@ -12,8 +14,23 @@ pub(crate) fn run(args: &[String]) -> Result {
         // Unit and integration tests only: `doctest` is a step of its own.
         command.args(["--lib", "--bins", "--tests"]);
     }
+    let skips = run::root().join("target").join("test-skips.txt");
+    // Lines of an earlier run, if there was one.
+    let _ = fs::remove_file(&skips);
+    command.env("RIMG_TEST_SKIPS", &skips);
     // One failure must not hide the others.
-    run::check(command.arg("--no-fail-fast").args(args))
+    let result = run::check(command.arg("--no-fail-fast").args(args));
+    show_skips(&fs::read_to_string(&skips).unwrap_or_default());
+    result
+}
+
+/// Runners hide the output of tests that pass, and so what those left out.
+fn show_skips(lines: &str) {
+    let lines: BTreeSet<&str> = lines.lines().collect();
+    for line in &lines {
+        println!("SKIPPED {line}");
+    }
+    println!("{} tests or parts of tests were skipped", lines.len());
 }
 
 /// `cargo xtask doctest`: nextest does not run these.
