@@ -6,7 +6,8 @@ use crate::{Error, Result, num};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Bytes of metadata that one image may keep in memory (tables, names, caches).
+    /// Bytes of tables and names that one operation on an image may bring into memory: opening
+    /// it, opening one of its snapshots, a check. Caches are of a fixed size and not counted.
     pub metadata_bytes: u64,
     /// How many images a backing chain may have.
     pub chain_depth: u32,
@@ -22,7 +23,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// A budget of [`metadata_bytes`](Self::metadata_bytes) to draw from while opening an image.
+    /// A budget of [`metadata_bytes`](Self::metadata_bytes) to draw from during one operation.
     #[must_use]
     pub const fn metadata_budget(&self) -> MetadataBudget {
         MetadataBudget { limit: self.metadata_bytes, used: 0 }

@@ -141,21 +141,23 @@ impl Allocator {
         budget: &mut MetadataBudget,
     ) -> Result<()> {
         let g = self.geometry;
-        let tables = l1.iter().chain(&self.table).map(|entry| entry & spec::OFFSET_MASK);
-        let tables: Vec<u64> =
-            tables.filter(|offset| *offset != 0).map(|offset| g.cluster_index(offset)).collect();
-        budget.reserve("guarded clusters", num::to_u64(tables.len()).saturating_mul(32))?;
         let span = |offset: u64, clusters: u64| {
             let first = g.cluster_index(offset);
             first..first.saturating_add(clusters)
         };
-        self.guard.enter(0..1);
         let l1_clusters = g.clusters_for(u64::from(header.l1_entries).saturating_mul(8));
-        self.guard.enter(span(header.l1_offset, l1_clusters));
-        self.guard.enter(span(self.table_at, u64::from(header.refcount_table_clusters)));
-        for cluster in tables {
-            self.guard.enter(cluster..cluster.saturating_add(1));
-        }
+        let table_clusters = u64::from(header.refcount_table_clusters);
+        let entries = l1.iter().chain(&self.table).map(|entry| entry & spec::OFFSET_MASK);
+        let tables = entries.filter(|offset| *offset != 0);
+        let count = num::to_u64(tables.clone().count())
+            .saturating_add(l1_clusters)
+            .saturating_add(table_clusters);
+        budget.reserve("guarded clusters", count.saturating_mul(Guard::BYTES_EACH))?;
+        let clusters = core::iter::once(0)
+            .chain(span(header.l1_offset, l1_clusters))
+            .chain(span(self.table_at, table_clusters))
+            .chain(tables.map(|offset| g.cluster_index(offset)));
+        self.guard = Guard::new(clusters.collect());
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use crate::{Result, run};
 use manifest::{Entry, Manifest};
 use recipes::{Expect, RECIPES, Recipe};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -39,7 +40,8 @@ fn make(new_seeds: bool) -> Result {
     }
     let work = run::root().join("target").join("golden");
     let _ = fs::remove_dir_all(&work);
-    for folder in ["raw", "qcow2"] {
+    let folders: BTreeSet<&str> = RECIPES.iter().map(|recipe| recipe.format).collect();
+    for folder in &folders {
         fs::create_dir_all(work.join(folder))?;
     }
     let old = if new_seeds { None } else { Some(Manifest::read(&testdata())?) };
@@ -63,7 +65,7 @@ fn make(new_seeds: bool) -> Result {
         manifest.entries.push(entry(recipe, &work)?);
     }
 
-    for folder in ["raw", "qcow2"] {
+    for folder in &folders {
         let _ = fs::remove_dir_all(testdata().join(folder));
     }
     for entry in &manifest.entries {

@@ -3,33 +3,38 @@
 
 use crate::address::Geometry;
 use core::ops::Range;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 /// Clusters that hold the header or tables in use, as far as they are known without reading more
 /// than the top-level tables: not the L2 tables of snapshots.
 #[derive(Debug, Default)]
 pub(crate) struct Guard {
-    /// 64 clusters a word.
-    words: HashMap<u64, u64>,
+    /// What was there when the image was opened, sorted: there may be millions.
+    opened: Vec<u64>,
+    /// Those of `opened` that are free now.
+    left: BTreeSet<u64>,
+    /// What came later.
+    added: BTreeSet<u64>,
     /// Clusters that two tables claim. Writing one of them would damage the other.
     contested: BTreeSet<u64>,
 }
 
 impl Guard {
-    /// Enters a table that was there when the image was opened. The image may be wrong about it.
-    pub(super) fn enter(&mut self, clusters: Range<u64>) {
-        for cluster in clusters {
-            if !self.set(cluster) {
-                self.contested.insert(cluster);
-            }
-        }
+    /// How much memory one cluster that is there at opening takes, in bytes.
+    pub(super) const BYTES_EACH: u64 = 8;
+
+    /// Guards the tables of an image that is being opened, which may be wrong about them.
+    pub(super) fn new(mut clusters: Vec<u64>) -> Self {
+        clusters.sort_unstable();
+        let pairs = clusters.iter().zip(clusters.iter().skip(1));
+        let contested = pairs.filter(|(a, b)| a == b).map(|(cluster, _)| *cluster).collect();
+        clusters.dedup();
+        Self { opened: clusters, contested, ..Self::default() }
     }
 
-    /// Enters a new table.
+    /// Guards a new table.
     pub(crate) fn add(&mut self, clusters: Range<u64>) {
-        for cluster in clusters {
-            self.set(cluster);
-        }
+        self.added.extend(clusters);
     }
 
     /// A table is no more.
@@ -39,25 +44,22 @@ impl Guard {
                 // The other one is still there.
                 continue;
             }
-            if let Some(word) = self.words.get_mut(&(cluster >> 6)) {
-                *word &= !bit(cluster);
+            if !self.added.remove(&cluster) && self.opened.binary_search(&cluster).is_ok() {
+                self.left.insert(cluster);
             }
         }
     }
 
     /// The first guarded one of `clusters`.
     pub(crate) fn first_in(&self, clusters: Range<u64>) -> Option<u64> {
-        let mut at = clusters.start;
-        while at < clusters.end {
-            let word = self.words.get(&(at >> 6)).copied().unwrap_or(0);
-            let left = word >> (at & 63);
-            let found = at.saturating_add(u64::from(left.trailing_zeros()));
-            if left != 0 && found < clusters.end {
-                return Some(found);
-            }
-            at = (at | 63).saturating_add(1);
-        }
-        None
+        let from = self.opened.partition_point(|cluster| *cluster < clusters.start);
+        let opened = self.opened.get(from..).unwrap_or_default();
+        let opened = opened
+            .iter()
+            .take_while(|cluster| **cluster < clusters.end)
+            .find(|cluster| !self.left.contains(cluster));
+        let added = self.added.range(clusters).next();
+        opened.into_iter().chain(added).min().copied()
     }
 
     /// Whether the cluster at `host` holds metadata, so that guest data has no place there.
@@ -70,18 +72,6 @@ impl Guard {
     pub(crate) fn is_contested(&self, g: Geometry, host: u64) -> bool {
         self.contested.contains(&g.cluster_index(host))
     }
-
-    /// Says whether it was not set before.
-    fn set(&mut self, cluster: u64) -> bool {
-        let word = self.words.entry(cluster >> 6).or_insert(0);
-        let is_new = *word & bit(cluster) == 0;
-        *word |= bit(cluster);
-        is_new
-    }
-}
-
-const fn bit(cluster: u64) -> u64 {
-    1 << (cluster & 63)
 }
 
 #[cfg(test)]
@@ -90,25 +80,26 @@ mod tests {
 
     #[test]
     fn guarded_clusters_are_found_wherever_they_lie_in_a_run() {
-        let mut guard = Guard::default();
+        let mut guard = Guard::new(vec![64, 63]);
         guard.add(130..131);
-        guard.add(63..65);
         assert_eq!(guard.first_in(0..63), None);
         assert_eq!(guard.first_in(0..64), Some(63));
         assert_eq!(guard.first_in(64..1000), Some(64));
         assert_eq!(guard.first_in(65..1000), Some(130));
-        assert_eq!(guard.first_in(131..u64::MAX >> 40), None);
-        guard.remove(130..131);
-        assert_eq!(guard.first_in(65..1000), None);
+        assert_eq!(guard.first_in(131..u64::MAX), None);
+        guard.remove(63..131);
+        assert_eq!(guard.first_in(0..1000), None);
+        guard.add(64..65);
+        assert_eq!(guard.first_in(0..1000), Some(64));
     }
 
     #[test]
     fn what_two_tables_claim_stays_guarded_when_one_goes() {
-        let mut guard = Guard::default();
-        guard.enter(5..7);
-        guard.enter(6..8);
+        let mut guard = Guard::new(vec![5, 6, 6, 7]);
         assert_eq!(guard.contested, BTreeSet::from([6]));
         guard.remove(5..7);
         assert_eq!(guard.first_in(0..100), Some(6));
+        guard.remove(6..8);
+        assert_eq!(guard.first_in(0..100), None);
     }
 }
