@@ -13,12 +13,24 @@ pub struct Limits {
     pub chain_depth: u32,
     /// How many internal snapshots an image may have.
     pub snapshots: u32,
+    /// How often a key slot of an encrypted image may have a hash repeated for one passphrase.
+    /// A billion takes a core some minutes.
+    pub key_iterations: u32,
+    /// Bytes of memory that a key slot of an encrypted image may ask for to try one passphrase.
+    pub key_memory_bytes: u64,
 }
 
 impl Default for Limits {
     /// What the largest image that QEMU accepts needs, and no more.
     fn default() -> Self {
-        Self { metadata_bytes: 128 << 20, chain_depth: 200, snapshots: 65_536 }
+        Self {
+            metadata_bytes: 128 << 20,
+            chain_depth: 200,
+            snapshots: 65_536,
+            key_iterations: 1_000_000_000,
+            // What cryptsetup asks for at most unless told otherwise.
+            key_memory_bytes: 1 << 30,
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Creation options: one table per format, from which parsing, help, `amend` and documentation
-//! come.
+//! come. Run-time options, and the secrets that either name.
+
+use crate::Secret;
 
 /// One creation option of a format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,17 +32,19 @@ pub enum OptionKind {
 /// Options as the user gave them: names and values, not yet looked at.
 ///
 /// Sizes have been brought to plain decimal bytes and truth values to `on` and `off`; of a name
-/// given twice the last counts.
+/// given twice the last counts. Values do not hold secrets but name them, as
+/// `encrypt.key-secret=ID` does; those that are named travel along.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RawOptions {
     entries: Vec<(String, String)>,
+    secrets: Vec<(String, Secret)>,
 }
 
 impl RawOptions {
     /// No options.
     #[must_use]
     pub const fn new() -> Self {
-        Self { entries: Vec::new() }
+        Self { entries: Vec::new(), secrets: Vec::new() }
     }
 
     /// Sets `name` to `value`, replacing an earlier value.
@@ -65,6 +69,33 @@ impl RawOptions {
         self.entries.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
+    /// Adds the secret that options may name `id`, replacing an earlier one.
+    pub fn add_secret(&mut self, id: impl Into<String>, secret: Secret) {
+        let id = id.into();
+        self.secrets.retain(|(known, _)| *known != id);
+        self.secrets.push((id, secret));
+    }
+
+    /// As [`add_secret`](Self::add_secret), for building in one expression.
+    #[must_use]
+    pub fn with_secret(mut self, id: impl Into<String>, secret: Secret) -> Self {
+        self.add_secret(id, secret);
+        self
+    }
+
+    /// The secret with this name.
+    #[must_use]
+    pub fn secret(&self, id: &str) -> Option<&Secret> {
+        self.secrets.iter().find(|(known, _)| known == id).map(|(_, secret)| secret)
+    }
+
+    /// Takes over the secrets of `other`.
+    pub fn add_secrets_of(&mut self, other: &Self) {
+        for (id, secret) in &other.secrets {
+            self.add_secret(id.as_str(), secret.clone());
+        }
+    }
+
     /// All names and values, in the order in which they were first set.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.entries.iter().map(|(name, value)| (name.as_str(), value.as_str()))
@@ -81,5 +112,15 @@ mod tests {
         assert_eq!(options.value("a"), Some("3"));
         assert_eq!(options.iter().collect::<Vec<_>>(), [("a", "3"), ("b", "2")]);
         assert_eq!(options.value("c"), None);
+    }
+
+    #[test]
+    fn secrets_are_found_but_not_shown() {
+        let options =
+            RawOptions::new().with_secret("s", "old".into()).with_secret("s", "hush".into());
+        assert_eq!(options.secret("s").map(Secret::expose), Some(&b"hush"[..]));
+        assert_eq!(options.secret("t"), None);
+        let shown = format!("{options:?}");
+        assert!(!shown.contains("hush") && shown.contains("4 bytes"), "{shown}");
     }
 }

@@ -20,8 +20,15 @@ pub fn of_bytes(bytes: &[u8]) -> String {
 /// The reader's.
 pub fn of_reader(mut reader: impl Read) -> io::Result<String> {
     let mut hash = Sha256::new();
-    io::copy(&mut reader, &mut hash)?;
-    Ok(hex(hash))
+    let mut buffer = vec![0; usize::try_from(BUFFER_BYTES).unwrap()];
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(0) => return Ok(hex(hash)),
+            Ok(len) => hash.update(&buffer[..len]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Of a file.
@@ -66,7 +73,7 @@ fn of_pieces<E>(
 }
 
 fn hex(hash: Sha256) -> String {
-    format!("{:x}", hash.finalize())
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
