@@ -1,0 +1,156 @@
+//! Hashes by the names of LUKS, and what is made of them.
+
+use rimg_core::Secret;
+use ripemd::Ripemd160;
+use sha1::Sha1;
+use sha2::digest::Digest;
+use sha2::{Sha224, Sha256, Sha384, Sha512};
+
+/// A hash function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Hash {
+    /// SHA-1 (FIPS 180-4).
+    Sha1,
+    /// SHA-224 (FIPS 180-4).
+    Sha224,
+    /// SHA-256 (FIPS 180-4).
+    Sha256,
+    /// SHA-384 (FIPS 180-4).
+    Sha384,
+    /// SHA-512 (FIPS 180-4).
+    Sha512,
+    /// RIPEMD-160.
+    Ripemd160,
+}
+
+/// Calls a function with the type that a [`Hash`] stands for.
+macro_rules! with_type {
+    ($hash:expr, $function:ident($($argument:expr),*)) => {
+        match $hash {
+            Hash::Sha1 => $function::<Sha1>($($argument),*),
+            Hash::Sha224 => $function::<Sha224>($($argument),*),
+            Hash::Sha256 => $function::<Sha256>($($argument),*),
+            Hash::Sha384 => $function::<Sha384>($($argument),*),
+            Hash::Sha512 => $function::<Sha512>($($argument),*),
+            Hash::Ripemd160 => $function::<Ripemd160>($($argument),*),
+        }
+    };
+}
+
+impl Hash {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Sha1, Self::Sha224, Self::Sha256, Self::Sha384, Self::Sha512, Self::Ripemd160];
+
+    /// The name in headers and options.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sha1 => "sha1",
+            Self::Sha224 => "sha224",
+            Self::Sha256 => "sha256",
+            Self::Sha384 => "sha384",
+            Self::Sha512 => "sha512",
+            Self::Ripemd160 => "ripemd160",
+        }
+    }
+
+    /// The hash with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|hash| hash.name() == name)
+    }
+
+    /// How long its digests are, in bytes.
+    #[must_use]
+    pub const fn digest_bytes(self) -> usize {
+        match self {
+            Self::Sha1 | Self::Ripemd160 => 20,
+            Self::Sha224 => 28,
+            Self::Sha256 => 32,
+            Self::Sha384 => 48,
+            Self::Sha512 => 64,
+        }
+    }
+
+    /// The digest of `parts`, one behind the other.
+    #[must_use]
+    pub fn digest(self, parts: &[&[u8]]) -> Secret {
+        with_type!(self, digest_of(parts))
+    }
+
+    /// PBKDF2 with HMAC (RFC 8018, section 5.2): `len_bytes` bytes from a password and a salt,
+    /// with so many iterations. 0 iterations are as 1.
+    #[must_use]
+    pub fn pbkdf2(self, password: &[u8], salt: &[u8], iterations: u32, len_bytes: usize) -> Secret {
+        let mut key = Secret::zeroed(len_bytes);
+        with_type!(self, derive(password, salt, iterations, key.expose_mut()));
+        key
+    }
+}
+
+fn digest_of<D: Digest>(parts: &[&[u8]]) -> Secret {
+    let mut hash = D::new();
+    for part in parts {
+        hash.update(part);
+    }
+    Secret::from(hash.finalize().as_slice())
+}
+
+fn derive<D: pbkdf2::hmac::EagerHash>(
+    password: &[u8],
+    salt: &[u8],
+    iterations: u32,
+    key: &mut [u8],
+) {
+    pbkdf2::pbkdf2_hmac::<D>(password, salt, iterations, key);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test::hex;
+
+    #[test]
+    fn digests_of_abc() {
+        // FIPS 180-4 and the RIPEMD-160 paper.
+        let expected = [
+            "a9993e364706816aba3e25717850c26c9cd0d89d",
+            "23097d223405d8228642a477bda255b32aadbce4bda0b3f7e36c9da7",
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+            "cb00753f45a35e8bb5a03d699ac65007272c32ab0eded1631a8b605a43ff5bed\
+             8086072ba1e7cc2358baeca134c825a7",
+            "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a\
+             2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f",
+            "8eb208f7e05d987a9b044a8e98c6b087f15a0bfc",
+        ];
+        for (hash, expected) in Hash::ALL.into_iter().zip(expected) {
+            assert_eq!(hash.digest(&[b"a", b"", b"bc"]).expose(), hex(expected), "{hash:?}");
+            assert_eq!(hash.digest_bytes() * 2, expected.len());
+            assert_eq!(Hash::from_name(hash.name()), Some(hash));
+        }
+        assert_eq!(Hash::from_name("md5"), None);
+    }
+
+    #[test]
+    fn key_derivation_by_rfc_6070() {
+        for (password, salt, iterations, expected) in [
+            ("password", "salt", 1, "0c60c80f961f0e71f3a9b524af6012062fe037a6"),
+            ("password", "salt", 2, "ea6c014dc72d6f8ccd1ed92ace1d41f0d8de8957"),
+            ("password", "salt", 4096, "4b007901b765489abead49d926f721d065a429c1"),
+            (
+                "passwordPASSWORDpassword",
+                "saltSALTsaltSALTsaltSALTsaltSALTsalt",
+                4096,
+                "3d2eec4fe41c849b80c8d83662c0e44a8b291a964cf2f07038",
+            ),
+            ("pass\0word", "sa\0lt", 4096, "56fa6aa75548099dcc37d7f03425e0c3"),
+        ] {
+            let expected = hex(expected);
+            let (password, salt) = (password.as_bytes(), salt.as_bytes());
+            let key = Hash::Sha1.pbkdf2(password, salt, iterations, expected.len());
+            assert_eq!(key.expose(), expected, "{iterations}");
+        }
+    }
+}

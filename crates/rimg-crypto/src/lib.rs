@@ -1,0 +1,18 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod af;
+mod cipher;
+mod error;
+mod hash;
+pub mod luks1;
+mod pbkdf;
+mod random;
+#[cfg(test)]
+mod test;
+
+pub use cipher::{CipherAlgorithm, CipherMode, CipherSpec, IvGenerator, SectorCipher};
+pub use error::CipherError;
+pub use hash::Hash;
+pub use pbkdf::iterations_per_second;
+pub use random::{OsRandom, RandomSource};
