@@ -21,7 +21,6 @@ pub(super) fn line(outcome: &Outcome) -> String {
     let name = outcome.row.name;
     let times = match &outcome.result {
         Measured::Times(times) => times,
-        Measured::Absent => return format!("{name:<38}  – (no such command yet)"),
         Measured::Failed(why) => return format!("{name:<38}  FAILED: {why}"),
     };
     let mut text = format!(
@@ -84,7 +83,6 @@ pub(super) fn missed(outcomes: &[Outcome]) -> Vec<String> {
     for Outcome { row, result } in outcomes {
         let times = match result {
             Measured::Times(times) => times,
-            Measured::Absent => continue,
             Measured::Failed(why) => {
                 missed.push(format!("{}: {why}", row.name));
                 continue;
