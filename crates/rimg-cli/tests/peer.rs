@@ -65,6 +65,11 @@ fn convert() {
     run_cases(include_str!("peer/convert.cases"));
 }
 
+#[test]
+fn measure() {
+    run_cases(include_str!("peer/measure.cases"));
+}
+
 fn run_cases(text: &str) {
     if !peer_is_there() {
         return;

@@ -7,6 +7,7 @@ mod convert;
 mod crew;
 mod error;
 mod guard;
+mod measure;
 mod offload;
 mod options;
 mod place;
@@ -25,5 +26,6 @@ pub use compare::{CompareError, CompareOptions, Comparison, Difference, Side, co
 pub use convert::{ConvertSummary, convert};
 pub use error::ConvertError;
 pub use guard::{Leftover, TargetGuard};
+pub use measure::measure;
 pub use options::{ConvertOptions, TargetBacking};
 pub use progress::{Observer, Silent, Warning};

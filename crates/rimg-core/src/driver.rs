@@ -1,6 +1,8 @@
 //! How a format presents itself.
 
-use crate::{BlockImage, OpenOptions, OptionSpec, RawOptions, Result, Storage, TargetFiles};
+use crate::{
+    BlockImage, Measure, OpenOptions, OptionSpec, RawOptions, Result, Storage, TargetFiles,
+};
 use core::fmt::Debug;
 use std::sync::Arc;
 
@@ -26,6 +28,17 @@ pub trait FormatDriver: Sync + Debug {
     /// the storage says.
     fn create(&self, target: &dyn TargetFiles, size_bytes: u64, options: &RawOptions)
     -> Result<()>;
+
+    /// Begins to measure how large an image of `size_bytes` would become that was created with
+    /// `options`; `None` when the format cannot tell.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`](crate::Error::InvalidOption) for options that decide about the
+    /// size and cannot be.
+    fn measure(&self, size_bytes: u64, options: &RawOptions) -> Result<Option<Box<dyn Measure>>> {
+        let _ = (size_bytes, options);
+        Ok(None)
+    }
 }
 
 /// What there is to know of a format without an image.

@@ -54,6 +54,7 @@ mod gate;
 mod image;
 mod info;
 mod limits;
+mod measure;
 pub mod num;
 pub mod ondisk;
 mod options;
@@ -76,6 +77,7 @@ pub use gate::{Dependency, DependencyGate, DependencyRole, OpenOptions, TargetFi
 pub use image::BlockImage;
 pub use info::{ImageInfo, InfoValue};
 pub use limits::{Limits, MetadataBudget};
+pub use measure::{Measure, Measured};
 pub use options::{OptionKind, OptionSpec, RawOptions};
 pub use overlay::Overlay;
 pub use secret::Secret;

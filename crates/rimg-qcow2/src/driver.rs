@@ -7,7 +7,8 @@ use crate::image::{Access, Qcow2Image, State, codec_of};
 use crate::{options, spec};
 use rimg_core::{
     BlockImage, Dependency, DependencyRole, Error, FormatDriver, FormatInfo, Limits, Match,
-    MetadataBudget, OpenOptions, ProbeWindow, RawOptions, Result, Storage, TargetFiles, num,
+    Measure, MetadataBudget, OpenOptions, ProbeWindow, RawOptions, Result, Storage, TargetFiles,
+    num,
 };
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Condvar, Mutex};
@@ -55,6 +56,10 @@ impl FormatDriver for Qcow2Driver {
         options: &RawOptions,
     ) -> Result<()> {
         crate::create::create(target, size_bytes, options)
+    }
+
+    fn measure(&self, size_bytes: u64, options: &RawOptions) -> Result<Option<Box<dyn Measure>>> {
+        Ok(Some(Box::new(crate::measure::measure(size_bytes, options)?)))
     }
 }
 

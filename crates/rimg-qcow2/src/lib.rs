@@ -16,6 +16,7 @@ mod image;
 mod inflight;
 mod info;
 mod map;
+mod measure;
 mod options;
 mod preallocate;
 mod read;

@@ -156,7 +156,7 @@ impl CreateOptions {
     }
 }
 
-fn refuse<T>(option: &'static str, reason: impl Into<String>) -> Result<T> {
+pub(crate) fn refuse<T>(option: &'static str, reason: impl Into<String>) -> Result<T> {
     Err(Error::InvalidOption { option, reason: reason.into() })
 }
 
@@ -173,7 +173,7 @@ fn refuse_unknown(raw: &RawOptions) -> Result<()> {
     }
 }
 
-fn is_on(raw: &RawOptions, name: &'static str) -> Result<Option<bool>> {
+pub(crate) fn is_on(raw: &RawOptions, name: &'static str) -> Result<Option<bool>> {
     match raw.value(name) {
         None => Ok(None),
         Some("on") => Ok(Some(true)),
@@ -214,7 +214,7 @@ fn codec(raw: &RawOptions) -> Result<Codec> {
     }
 }
 
-fn cluster(raw: &RawOptions) -> Result<ClusterBits> {
+pub(crate) fn cluster(raw: &RawOptions) -> Result<ClusterBits> {
     let Some(text) = raw.value("cluster_size") else {
         return ClusterBits::new(spec::DEFAULT_CLUSTER_BITS)
             .map_err(|_| Error::Misuse("the default cluster size is not possible"));
@@ -233,7 +233,7 @@ fn cluster(raw: &RawOptions) -> Result<ClusterBits> {
     }
 }
 
-fn check_extended_l2(cluster: ClusterBits) -> Result<()> {
+pub(crate) fn check_extended_l2(cluster: ClusterBits) -> Result<()> {
     if cluster.bits() < spec::EXTENDED_L2_MIN_CLUSTER_BITS {
         let least = 1_u64 << spec::EXTENDED_L2_MIN_CLUSTER_BITS;
         return refuse(

@@ -1,10 +1,11 @@
 //! How raw presents itself: probe, open, create.
 
 use crate::image::RawImage;
+use crate::measure::RawMeasure;
 use crate::{FORMAT, create, options};
 use rimg_core::{
-    BlockImage, FormatDriver, FormatInfo, Match, OpenOptions, ProbeWindow, RawOptions, Result,
-    Storage, TargetFiles,
+    BlockImage, FormatDriver, FormatInfo, Match, Measure, OpenOptions, ProbeWindow, RawOptions,
+    Result, Storage, TargetFiles,
 };
 use std::sync::Arc;
 
@@ -46,5 +47,9 @@ impl FormatDriver for RawDriver {
         options: &RawOptions,
     ) -> Result<()> {
         create::create(target, size_bytes, options)
+    }
+
+    fn measure(&self, size_bytes: u64, _options: &RawOptions) -> Result<Option<Box<dyn Measure>>> {
+        Ok(Some(Box::new(RawMeasure::new(size_bytes))))
     }
 }

@@ -4,6 +4,7 @@
 mod create;
 mod driver;
 mod image;
+mod measure;
 mod options;
 mod read;
 mod resize;

@@ -30,9 +30,10 @@ pub use rimg_core::{
     Amend, AmendProgress, BitmapEdit, BitmapInfo, Bitmaps, BlockImage, BoxError, Check,
     CheckSummary, Codec, CompressedWrite, Dependency, DependencyRole, EncodedCluster, Error,
     Extent, ExtentKind, FileOffset, Finding, FindingKind, FormatDriver, FormatInfo, GuestOffset,
-    HostOffset, ImageInfo, ImageWrite, InfoValue, Limits, Location, Match, NewSnapshot, OptionKind,
-    OptionSpec, Overlay, Preallocation, RawOptions, Repair, Resize, Result, SnapshotEdit,
-    SnapshotInfo, SnapshotSelector, Snapshots, Storage, StorageRun, StorageWrite, Zeroing,
+    HostOffset, ImageInfo, ImageWrite, InfoValue, Limits, Location, Match, Measure, Measured,
+    NewSnapshot, OptionKind, OptionSpec, Overlay, Preallocation, RawOptions, Repair, Resize,
+    Result, SnapshotEdit, SnapshotInfo, SnapshotSelector, Snapshots, Storage, StorageRun,
+    StorageWrite, Zeroing,
 };
 #[cfg(feature = "mmap")]
 pub use rimg_storage::MmapStorage;

@@ -1,7 +1,7 @@
 //! `compare`: whether two images show the guest the same disk.
 
 use crate::args::{CommandHelp, Example, Flag};
-use crate::commands::watch::Watch;
+use crate::commands::watch::{Watch, cancel_on_signals};
 use crate::commands::{Command, common, parse, refuse_object, text};
 use crate::images::{self, How, ImageName, Opened};
 use crate::message::{INTERRUPTED, Stop, chain, describe};
@@ -120,7 +120,7 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
         watch.show(0.0);
         let mut options = CompareOptions::default();
         options.strict = strict;
-        let cancel = watch.cancel_on_signals()?;
+        let cancel = cancel_on_signals()?;
         compare(a.disk(), b.disk(), &options, &watch, &cancel)
             .map_err(|error| explain(&error, &a, &b))
     });

@@ -6,6 +6,8 @@ mod convert;
 mod create;
 mod info;
 mod map;
+mod measure;
+mod snapshot_name;
 mod watch;
 
 use crate::args::{CommandHelp, Flag, Getopt, Order};
@@ -35,11 +37,12 @@ pub(crate) const ALL: &[Command] = &[
     create::COMMAND,
     info::COMMAND,
     map::COMMAND,
+    measure::COMMAND,
 ];
 
 /// The commands of qemu-img that are not here.
 pub(crate) const MISSING: &[&str] =
-    &["amend", "bench", "bitmap", "commit", "dd", "measure", "rebase", "resize", "snapshot"];
+    &["amend", "bench", "bitmap", "commit", "dd", "rebase", "resize", "snapshot"];
 
 /// Flags that several commands have.
 mod common {

@@ -28,15 +28,6 @@ impl<'a> Watch<'a> {
         self.progress_bar().aside(|| print(text));
     }
 
-    /// A flag that turns true when the user, or the system, wants an end.
-    pub(super) fn cancel_on_signals(&self) -> Result<Arc<AtomicBool>, Stop> {
-        let cancel = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&cancel);
-        ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))
-            .map_err(|error| Stop::failed(format!("Cannot watch for signals: {error}")))?;
-        Ok(cancel)
-    }
-
     /// Shows how far the work is.
     pub(super) fn show(&self, percent: f32) {
         self.progress_bar().set(percent);
@@ -62,4 +53,13 @@ impl Observer for Watch<'_> {
     fn warning(&self, warning: &Warning) {
         self.say(&format!("warning: {}", chain(warning)));
     }
+}
+
+/// A flag that turns true when the user, or the system, wants an end.
+pub(super) fn cancel_on_signals() -> Result<Arc<AtomicBool>, Stop> {
+    let cancel = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&cancel);
+    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))
+        .map_err(|error| Stop::failed(format!("Cannot watch for signals: {error}")))?;
+    Ok(cancel)
 }

@@ -5,7 +5,9 @@ mod create;
 mod name;
 mod open;
 
-pub(crate) use create::{NewImage, TargetWishes, plan_target, require_compression};
+pub(crate) use create::{
+    NewImage, TargetWishes, creatable_format, plan_target, require_compression,
+};
 pub(crate) use name::{ImageName, combine};
 pub(crate) use open::{How, Opened, open, source_cache, target_cache};
 

@@ -1,6 +1,7 @@
 //! What the command line of `convert` says, and what it must not say.
 
 use crate::args::Flag;
+use crate::commands::snapshot_name::SnapshotName;
 use crate::commands::{MAX_SIZE, common, parse, ranged_size, refuse_object, text};
 use crate::message::Stop;
 use crate::options::{OptionList, parse_number};
@@ -192,20 +193,6 @@ pub(super) struct Args {
     pub(super) target: OsString,
 }
 
-/// How `-l` names a snapshot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum SnapshotName {
-    /// An ID, or else a name.
-    IdOrName(String),
-    /// What has to fit.
-    Fields {
-        /// The ID.
-        id: Option<String>,
-        /// The name.
-        name: Option<String>,
-    },
-}
-
 /// What is to be done.
 #[derive(Debug)]
 pub(super) enum Task {
@@ -228,7 +215,7 @@ impl Task {
                 Key::SourceImageOpts => args.source_image_opts = true,
                 Key::SourceFormat => args.source_format = Some(text(&value)),
                 Key::SourceCache => args.source_cache = Some(text(&value)),
-                Key::Snapshot => args.snapshot = Some(snapshot_name(&text(&value), warn)?),
+                Key::Snapshot => args.snapshot = Some(SnapshotName::parse(&text(&value), warn)?),
                 Key::SparseSize => args.sparse_bytes = Some(sparse_size(&value)?),
                 Key::TargetFormat => args.target_format = Some(text(&value)),
                 Key::Options => args.options.add(&text(&value)).map_err(Stop::failed)?,
@@ -291,27 +278,6 @@ impl Args {
         }
         Ok(())
     }
-}
-
-fn snapshot_name(value: &str, warn: &mut dyn FnMut(&str)) -> Result<SnapshotName, Stop> {
-    if !value.starts_with("snapshot.") {
-        return Ok(SnapshotName::IdOrName(value.to_owned()));
-    }
-    let failed = || Stop::failed(format!("Failed in parsing snapshot param '{value}'"));
-    let mut list = OptionList::default();
-    list.add(value).map_err(|_| failed())?;
-    let (mut id, mut name) = (None, None);
-    for (key, text) in list.iter() {
-        match key {
-            "snapshot.id" => id = Some(text.to_owned()),
-            "snapshot.name" => name = Some(text.to_owned()),
-            other => {
-                warn(&format!("Invalid parameter '{other}'"));
-                return Err(failed());
-            }
-        }
-    }
-    Ok(SnapshotName::Fields { id, name })
 }
 
 /// The largest `-S`, in bytes.

@@ -3,14 +3,14 @@
 mod args;
 
 use crate::args::{CommandHelp, Example};
-use crate::commands::watch::Watch;
+use crate::commands::watch::{Watch, cancel_on_signals};
 use crate::commands::{Command, create, text};
 use crate::images::{self, How, ImageName, Opened, TargetWishes};
-use crate::message::{INTERRUPTED, Stop, chain, describe};
+use crate::message::{INTERRUPTED, Stop, chain};
 use crate::output::progress::Progress;
 use crate::program::Run;
-use args::{Args, SnapshotName, Task};
-use rimg::{BlockImage, Layer, SnapshotSelector};
+use args::{Args, Task};
+use rimg::{BlockImage, Layer};
 use rimg_convert::{ConvertError, ConvertOptions, TargetBacking, TargetGuard, convert};
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -127,7 +127,7 @@ fn copy(
         }
     }
     let sources = sources.images();
-    let cancel = watch.cancel_on_signals().map_err(Trouble::NotBegun)?;
+    let cancel = cancel_on_signals().map_err(Trouble::NotBegun)?;
     convert(&sources, target.disk(), &options, watch, &cancel).map(|_| ()).map_err(explain)
 }
 
@@ -179,7 +179,12 @@ impl Sources {
             opened.push(images::open(&name, &how)?);
         }
         let snapshot = match &args.snapshot {
-            Some(wanted) => Some(load_snapshot(&opened, wanted)?),
+            Some(wanted) => {
+                let [image] = opened.as_slice() else {
+                    return Err(Stop::failed("No support for concatenating multiple snapshot"));
+                };
+                Some(wanted.open(image)?)
+            }
             None => None,
         };
         Ok(Self { opened, snapshot })
@@ -229,28 +234,6 @@ impl Sources {
 fn identity(path: &Path) -> Option<(u64, u64)> {
     let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
     Some((metadata.dev(), metadata.ino()))
-}
-
-fn load_snapshot(opened: &[Opened], wanted: &SnapshotName) -> Result<Box<dyn BlockImage>, Stop> {
-    let [opened] = opened else {
-        return Err(Stop::failed("No support for concatenating multiple snapshot"));
-    };
-    let failed = |reason: String| Stop::failed(format!("Failed to load snapshot: {reason}"));
-    let snapshots = opened.disk().snapshots().ok_or_else(|| {
-        failed(format!(
-            "Block format '{}' used by device '' does not support temporarily loading internal \
-             snapshots",
-            opened.format()
-        ))
-    })?;
-    let selector = match wanted {
-        SnapshotName::IdOrName(word) => SnapshotSelector::IdOrName(word),
-        SnapshotName::Fields { id, name } => {
-            SnapshotSelector::Fields { id: id.as_deref(), name: name.as_deref() }
-        }
-    };
-    let found = snapshots.open(&selector).map_err(|error| failed(describe(&error)))?;
-    found.ok_or_else(|| failed("Can't find snapshot".to_owned()))
 }
 
 /// Makes the target, unless it is there already, and opens it.
