@@ -9,7 +9,7 @@
 mod claim;
 mod guard;
 
-use guard::Guard;
+pub(crate) use guard::Guard;
 
 use crate::address::Geometry;
 use crate::cache::TableCache;

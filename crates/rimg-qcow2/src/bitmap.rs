@@ -1,134 +1,138 @@
-//! The directory of persistent bitmaps (Bitmaps): what there is, not what is in them.
+//! Persistent dirty bitmaps: read when somebody asks or writes, kept in memory while the image is
+//! open, stored when it is flushed.
+//!
+//! Two things hold at any moment, whatever is lost: the header's autoclear bit is set only while
+//! its extension leads to a whole directory, and a bitmap on disk that follows writes either says
+//! that it is in use or has a bit for everything that was written.
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
-use crate::error::CorruptKind;
-use crate::header::{Extension, Header};
-use crate::spec;
-use rimg_core::{Error, MetadataBudget, Result, Storage, num, on_disk};
+mod bits;
+mod chunks;
+mod directory;
+mod edit;
+mod load;
+mod store;
+mod table;
+mod track;
 
-on_disk! {
-    /// The bitmaps extension of the header.
-    pub(crate) struct RawBitmapsExtension: BigEndian, 24 bytes {
-        nb_bitmaps: u32 = 0,
-        bitmap_directory_size: u64 = 8,
-        bitmap_directory_offset: u64 = 16,
+pub(crate) use directory::{Bitmap, directory, read_directory};
+
+use crate::image::{Access, Qcow2Image, State};
+use crate::spec::bitmap_flag;
+use core::ops::Range;
+use load::BitmapSet;
+use rimg_core::{BitmapEdit, BitmapInfo, Bitmaps, BlockImage as _, Error, Result};
+
+/// The bitmaps of an open image, as far as they were needed yet.
+#[derive(Debug, Default)]
+pub(crate) struct BitmapState {
+    set: Option<Box<BitmapSet>>,
+    /// No bitmap, in memory or on disk, follows writes.
+    is_idle: bool,
+}
+
+impl BitmapState {
+    /// Whether writes have nothing to note; the one thing that they ask when there are no bitmaps.
+    pub(crate) const fn is_idle(&self) -> bool {
+        self.is_idle
+    }
+
+    fn has_changes(&self) -> bool {
+        self.set.as_ref().is_some_and(|set| set.is_edited || set.is_marked)
     }
 }
 
-on_disk! {
-    /// The fixed part of a bitmap directory entry.
-    pub(crate) struct RawBitmap: BigEndian, 24 bytes {
-        bitmap_table_offset: u64 = 0,
-        bitmap_table_size: u32 = 8,
-        flags: u32 = 12,
-        kind: u8 = 16,
-        granularity_bits: u8 = 17,
-        name_size: u16 = 18,
-        extra_data_size: u32 = 20,
-    }
-}
-
-/// An entry of the bitmap directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Bitmap {
-    pub(crate) name: String,
-    pub(crate) raw: RawBitmap,
-}
-
-/// Where the bitmap directory is: offset and length in bytes, and how many entries it has. `None`
-/// where there are no bitmaps, or none that can be trusted.
-pub(crate) fn directory(header: &Header) -> Result<Option<RawBitmapsExtension>> {
-    if header.autoclear & spec::autoclear::BITMAPS == 0 {
-        return Ok(None);
-    }
-    let Some(data) = header.extensions.iter().find_map(|extension| match extension {
-        Extension::Bitmaps(data) => Some(data),
-        _ => None,
-    }) else {
-        return Ok(None);
-    };
-    let wrong = |kind: CorruptKind| kind.at("bitmaps extension", "bitmap_directory_size", 0);
-    let len = num::to_u64(data.len());
-    let raw = data
-        .first_chunk()
-        .map(RawBitmapsExtension::parse)
-        .ok_or_else(|| wrong(CorruptKind::Extension { kind: spec::extension::BITMAPS, len }))?;
-    if raw.nb_bitmaps > spec::MAX_BITMAPS
-        || raw.bitmap_directory_size > spec::MAX_BITMAP_DIRECTORY_BYTES
-    {
-        return Err(wrong(CorruptKind::TableTooLarge(raw.bitmap_directory_size)));
-    }
-    Ok(Some(raw))
-}
-
-/// Reads the directory.
-pub(crate) fn read_directory(
-    file: &dyn Storage,
-    header: &Header,
-    budget: &mut MetadataBudget,
-) -> Result<Vec<Bitmap>> {
-    let Some(place) = directory(header)? else { return Ok(Vec::new()) };
-    let at = place.bitmap_directory_offset;
-    let mut bytes = budget.buffer("bitmap directory", place.bitmap_directory_size)?;
-    file.read_exact_at(&mut bytes, at).map_err(Error::io("read bitmap directory", at))?;
-    parse_directory(&bytes, place.nb_bitmaps, at)
-}
-
-fn parse_directory(bytes: &[u8], count: u32, at: u64) -> Result<Vec<Bitmap>> {
-    let mut bitmaps = Vec::new();
-    let mut start = 0_usize;
-    for _ in 0..count {
-        let entry_at = at.saturating_add(num::to_u64(start));
-        let truncated = || CorruptKind::TableTruncated.at("bitmap directory", "entry", entry_at);
-        let rest = bytes.get(start..).ok_or_else(truncated)?;
-        let raw = RawBitmap::parse(rest.first_chunk().ok_or_else(truncated)?);
-        let name_start =
-            RawBitmap::SIZE_BYTES.saturating_add(num::to_usize(raw.extra_data_size.into())?);
-        let end = name_start.saturating_add(raw.name_size.into());
-        let name = rest.get(name_start..end).ok_or_else(truncated)?;
-        if raw.granularity_bits > 63 {
-            let kind = CorruptKind::EntryTooLong(raw.granularity_bits.into());
-            return Err(kind.at("bitmap directory", "granularity_bits", entry_at));
-        }
-        bitmaps.push(Bitmap { name: String::from_utf8_lossy(name).into_owned(), raw });
-        start = start.saturating_add(end.checked_next_multiple_of(8).ok_or_else(truncated)?);
-    }
-    Ok(bitmaps)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::error::kind_of;
-
-    fn entry(name: &str) -> Vec<u8> {
-        let raw = RawBitmap {
-            bitmap_table_offset: 0x8_0000,
-            bitmap_table_size: 1,
-            flags: 2,
-            kind: 1,
-            granularity_bits: 16,
-            name_size: u16::try_from(name.len()).unwrap(),
-            extra_data_size: 0,
+impl Bitmaps for Qcow2Image {
+    fn list(&self) -> Result<Vec<BitmapInfo>> {
+        let bitmaps = self.bitmap_entries()?;
+        let info = |bitmap: Bitmap| BitmapInfo {
+            granularity_bytes: 1 << bitmap.raw.granularity_bits.min(63),
+            enabled: bitmap.has(bitmap_flag::AUTO),
+            in_use: bitmap.has(bitmap_flag::IN_USE),
+            name: bitmap.name,
         };
-        let mut bytes = raw.encode().to_vec();
-        bytes.extend_from_slice(name.as_bytes());
-        bytes.resize(bytes.len().next_multiple_of(8), 0);
-        bytes
+        Ok(bitmaps.into_iter().map(info).collect())
     }
 
-    #[test]
-    fn entries_are_padded_to_eight_bytes() {
-        let bytes = [entry("one"), entry("a longer name")].concat();
-        let bitmaps = parse_directory(&bytes, 2, 0).unwrap();
-        let names: Vec<&str> = bitmaps.iter().map(|bitmap| bitmap.name.as_str()).collect();
-        assert_eq!(names, ["one", "a longer name"]);
+    fn dirty_run(&self, name: &str, range: Range<u64>) -> Result<Option<Range<u64>>> {
+        self.check_disk_range(&range)?;
+        self.with_bitmaps(&mut *self.lock()?, |image, _, set| {
+            let index = set.position(name)?;
+            set.usable(name)?;
+            let mut source = chunks::Source { file: image.file.as_ref(), budget: &mut set.budget };
+            match set.bitmaps.get_mut(index) {
+                Some(tracked) => tracked.chunks.next_run(&range, &mut source),
+                None => Ok(None),
+            }
+        })
     }
 
-    #[test]
-    fn a_count_beyond_the_directory_is_an_error() {
-        let error = parse_directory(&entry("one"), 2, 0x100).unwrap_err();
-        assert_eq!(kind_of(&error), Some(&CorruptKind::TableTruncated));
-        assert!(error.to_string().ends_with("0x120"), "{error}");
+    fn editor(&self) -> Option<&dyn BitmapEdit> {
+        (self.access == Access::Write).then_some(self)
     }
+}
+
+impl Qcow2Image {
+    /// The entries of the directory, changes in memory included. A bitmap that is in use because
+    /// of this image alone does not say so.
+    pub(crate) fn bitmap_entries(&self) -> Result<Vec<Bitmap>> {
+        let state = self.lock()?;
+        match &state.bitmaps.set {
+            Some(set) => Ok(set.bitmaps.iter().map(|tracked| tracked.entry.clone()).collect()),
+            None => {
+                let mut budget = self.limits.metadata_budget();
+                read_directory(self.file.as_ref(), &state.header, &mut budget)
+            }
+        }
+    }
+
+    /// Gives `act` the bitmaps, read if they were not yet and fitted to the disk.
+    fn with_bitmaps<T>(
+        &self,
+        state: &mut State,
+        act: impl FnOnce(&Self, &mut State, &mut BitmapSet) -> Result<T>,
+    ) -> Result<T> {
+        let mut set = match state.bitmaps.set.take() {
+            Some(set) => set,
+            None => {
+                let budget = self.limits.metadata_budget();
+                let set = BitmapSet::read(self.file.as_ref(), &state.header, budget)?;
+                if let Some(allocator) = &mut state.allocator {
+                    set.guard_tables(&mut allocator.guard, self.geometry)?;
+                }
+                Box::new(set)
+            }
+        };
+        let result =
+            set.fit(self, state.header.size_bytes).and_then(|()| act(self, state, &mut set));
+        let follows = set.bitmaps.iter().any(load::Tracked::follows_writes);
+        state.bitmaps.is_idle = !follows && !set.is_edited;
+        state.bitmaps.set = Some(set);
+        result
+    }
+
+    fn check_disk_range(&self, range: &Range<u64>) -> Result<()> {
+        if range.start <= range.end && range.end <= self.size_bytes() {
+            Ok(())
+        } else {
+            Err(Error::Misuse("range past the end of the disk"))
+        }
+    }
+}
+
+/// How many bytes bitmaps take in a qcow2 image with a disk of `disk_bytes` and clusters of
+/// `cluster_bytes`, every bit set: what a copy with its bitmaps needs beyond the copy itself.
+/// Bitmaps that are in use are not copied.
+#[must_use]
+pub fn bitmaps_bytes(bitmaps: &[BitmapInfo], disk_bytes: u64, cluster_bytes: u64) -> u64 {
+    let round_up = |bytes: u64| bytes.div_ceil(cluster_bytes.max(1)).saturating_mul(cluster_bytes);
+    let (mut total, mut directory) = (0_u64, 0_u64);
+    for bitmap in bitmaps.iter().filter(|bitmap| !bitmap.in_use) {
+        let bits = bitmap.granularity_bytes.trailing_zeros();
+        let clusters = chunks::clusters_for(disk_bytes, bits, cluster_bytes);
+        let table = round_up(clusters.saturating_mul(8));
+        total = total.saturating_add(clusters.saturating_mul(cluster_bytes)).saturating_add(table);
+        directory = directory.saturating_add(directory::Bitmap::new(&bitmap.name, 0).len_bytes());
+    }
+    total.saturating_add(round_up(directory))
 }

@@ -67,7 +67,8 @@ impl CompressedWrite for Qcow2Image {
 impl Qcow2Image {
     fn store_encoded(&self, clusters: &[EncodedCluster<'_>], range: &Range<u64>) -> Result<()> {
         let g = self.geometry;
-        let (_claim, _) = self.claim_guest(range)?;
+        let (_claim, _) = self.claim_unchanged(range)?;
+        self.note_clusters(clusters)?;
         let mut places = Vec::with_capacity(clusters.len());
         let placed = self.place_encoded(clusters, &mut places);
         let done = placed.and_then(|()| self.write_packed(clusters, &places));
@@ -98,6 +99,17 @@ impl Qcow2Image {
         } else {
             Err(Error::Misuse("a piece of a cluster cannot be compressed"))
         }
+    }
+
+    /// Says that each of `clusters` changes, and not what lies between them.
+    fn note_clusters(&self, clusters: &[EncodedCluster<'_>]) -> Result<()> {
+        let mut state = self.lock()?;
+        let size = state.header.size_bytes;
+        for cluster in clusters {
+            let end = cluster.at.saturating_add(self.geometry.cluster_bytes()).min(size);
+            self.note_change(&mut state, &(cluster.at..end))?;
+        }
+        Ok(())
     }
 
     /// Finds a place for each cluster: host offset and length.

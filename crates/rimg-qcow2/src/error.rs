@@ -63,6 +63,20 @@ pub(crate) enum CorruptKind {
     SharedRefcountBlock(u64),
     #[error("metadata at {0:#x} would be overwritten")]
     Overlap(u64),
+    #[error("reserved bits are set in {0:#x}")]
+    ReservedBits(u64),
+    #[error("the cluster at {0:#x} is used by several structures")]
+    SharedCluster(u64),
+    #[error("bitmap type {0} is unknown")]
+    BitmapType(u8),
+    #[error("granularity 2^{0} is not between 512 bytes and 2 GiB")]
+    BitmapGranularity(u8),
+    #[error("name of {0} bytes is empty or too long")]
+    BitmapName(u16),
+    #[error("two bitmaps have the same name")]
+    BitmapNameTwice,
+    #[error("table of {entries} entries does not fit the disk: {needed} are needed")]
+    BitmapTableSize { entries: u64, needed: u64 },
 }
 
 impl CorruptKind {

@@ -50,6 +50,7 @@ impl Qcow2Image {
 
     /// Makes everything durable that was completed before.
     pub(crate) fn flush_all(&self) -> Result<()> {
+        self.store_bitmaps(&mut *self.lock()?)?;
         self.lock()?.relaxed = false;
         self.catch_up_unlocked()?;
         let mut state = self.lock()?;
@@ -294,7 +295,11 @@ impl Qcow2Image {
         if state.header.has(spec::incompatible::CORRUPT) {
             return Err(Error::ReadOnly("it is marked corrupt"));
         }
-        let keep = state.header.autoclear & spec::autoclear::DATA_FILE_RAW;
+        let mut known = spec::autoclear::DATA_FILE_RAW;
+        if state.header.bitmaps_extension().is_some() {
+            known |= spec::autoclear::BITMAPS;
+        }
+        let keep = state.header.autoclear & known;
         if state.header.version < 3 || keep == state.header.autoclear {
             return Ok(());
         }

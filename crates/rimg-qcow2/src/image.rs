@@ -2,6 +2,7 @@
 
 use crate::address::Geometry;
 use crate::allocate::Allocator;
+use crate::bitmap::BitmapState;
 use crate::cache::TableCache;
 use crate::error::FORMAT;
 use crate::flush::DirtyEntries;
@@ -12,8 +13,8 @@ use crate::read::DecodePool;
 use crate::spec;
 use core::ops::Range;
 use rimg_core::{
-    BlockImage, Check, Codec, CompressedWrite, Error, Extent, ExtentKind, FileOffset, HostOffset,
-    ImageInfo, ImageWrite, Limits, Resize, Result, Snapshots, Storage,
+    Bitmaps, BlockImage, Check, Codec, CompressedWrite, Error, Extent, ExtentKind, FileOffset,
+    HostOffset, ImageInfo, ImageWrite, Limits, Resize, Result, Snapshots, Storage,
 };
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -69,6 +70,7 @@ pub(crate) struct State {
     pub(crate) writers: Writers,
     /// How often the disk was brought to where memory is.
     pub(crate) passes: u64,
+    pub(crate) bitmaps: BitmapState,
     /// Where the last new data cluster ends: no file is shorter than its clusters.
     pub(crate) data_end: u64,
     /// Nobody minds losing the whole image before the next flush: see
@@ -87,6 +89,7 @@ impl State {
             allocator,
             writers: Writers::default(),
             passes: 0,
+            bitmaps: BitmapState::default(),
             data_end: 0,
             relaxed: false,
         }
@@ -201,6 +204,10 @@ impl BlockImage for Qcow2Image {
     }
 
     fn snapshots(&self) -> Option<&dyn Snapshots> {
+        Some(self)
+    }
+
+    fn bitmaps(&self) -> Option<&dyn Bitmaps> {
         Some(self)
     }
 

@@ -18,6 +18,13 @@ pub(crate) struct Writers {
     next_id: u64,
 }
 
+impl Writers {
+    /// The guest clusters that somebody is about to change, or has begun to.
+    pub(crate) fn claimed(&self) -> impl Iterator<Item = &Range<u64>> {
+        self.at_work.iter().map(|entry| &entry.clusters)
+    }
+}
+
 #[derive(Debug)]
 struct Entry {
     id: u64,
@@ -36,6 +43,16 @@ impl Qcow2Image {
     /// Enters a writer that changes the guest bytes of `range`, when nobody else is at work there.
     /// Returns whether all of it can be overwritten in place.
     pub(crate) fn claim_guest(&self, range: &Range<u64>) -> Result<(Claim<'_>, bool)> {
+        self.enter(range, true)
+    }
+
+    /// As [`claim_guest`](Self::claim_guest), for a writer that leaves what the guest sees as it
+    /// is, or says by itself what changes.
+    pub(crate) fn claim_unchanged(&self, range: &Range<u64>) -> Result<(Claim<'_>, bool)> {
+        self.enter(range, false)
+    }
+
+    fn enter(&self, range: &Range<u64>, changes: bool) -> Result<(Claim<'_>, bool)> {
         let g = self.geometry;
         let clusters = g.cluster_index(range.start)..g.clusters_for(range.end);
         let mut state = self.lock()?;
@@ -48,6 +65,9 @@ impl Qcow2Image {
                     && clusters.start < other.clusters.end
             });
             if !in_the_way {
+                if changes {
+                    self.note_change(&mut state, range)?;
+                }
                 let id = state.writers.next_id;
                 state.writers.next_id = id.wrapping_add(1);
                 state.writers.at_work.push(Entry { id, clusters, in_place });

@@ -1,20 +1,20 @@
 //! What an image says of itself.
 
-use crate::bitmap::{self, Bitmap};
+use crate::bitmap::Bitmap;
 use crate::error::FORMAT;
 use crate::header::Header;
 use crate::image::Qcow2Image;
-use crate::spec;
+use crate::spec::{self, bitmap_flag};
 use rimg_core::{BlockImage as _, ImageInfo, InfoValue, Result, Snapshots as _};
 
-/// Flags of a bitmap (Bitmap directory).
-const BITMAP_FLAGS: [(u32, &str); 2] = [(1 << 0, "in-use"), (1 << 1, "auto")];
+/// The flags of a bitmap under QEMU's names.
+const BITMAP_FLAGS: [(u32, &str); 2] =
+    [(bitmap_flag::IN_USE, "in-use"), (bitmap_flag::AUTO, "auto")];
 
 impl Qcow2Image {
     pub(crate) fn describe(&self) -> Result<ImageInfo> {
         let header = self.lock()?.header.clone();
-        let mut budget = self.limits.metadata_budget();
-        let bitmaps = bitmap::read_directory(self.file.as_ref(), &header, &mut budget)?;
+        let bitmaps = self.bitmap_entries()?;
         Ok(ImageInfo {
             format: FORMAT,
             virtual_size_bytes: self.size_bytes(),

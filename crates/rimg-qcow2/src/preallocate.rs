@@ -16,7 +16,7 @@ impl Qcow2Image {
             return Ok(());
         }
         let g = self.geometry;
-        let (_claim, _) = self.claim_guest(&range)?;
+        let (_claim, _) = self.claim_unchanged(&range)?;
         let window_bytes = g.l2_coverage_bytes();
         let mut guest = g.cluster_start(range.start);
         let mut file_end = 0;

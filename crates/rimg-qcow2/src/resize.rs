@@ -25,6 +25,7 @@ impl Resize for Qcow2Image {
                 return Err(Error::Unsupported { format: FORMAT, feature });
             }
             self.begin_writing(&mut state)?;
+            self.begin_resizing_bitmaps(&mut state)?;
             self.grow_l1(&mut state, size_bytes)?;
             self.write_size(&mut state, size_bytes)?;
         }

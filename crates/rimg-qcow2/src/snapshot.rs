@@ -49,6 +49,8 @@ impl Qcow2Image {
         if bytes > spec::MAX_L1_BYTES {
             return Err(wrong(CorruptKind::TableTooLarge(bytes)));
         }
+        // Bitmaps are of the disk as it is.
+        header.autoclear &= !spec::autoclear::BITMAPS;
         header.l1_offset = entry.l1_offset;
         header.l1_entries = entry.l1_entries;
         header.size_bytes = entry.info.disk_size_bytes;

@@ -39,6 +39,26 @@ pub(crate) const MAX_SNAPSHOT_TABLE_BYTES: u64 = 64 << 20;
 /// QEMU's bounds on the bitmap directory.
 pub(crate) const MAX_BITMAPS: u32 = 65_535;
 pub(crate) const MAX_BITMAP_DIRECTORY_BYTES: u64 = 65_536 * 1088;
+/// QEMU's bound on the length of a bitmap's name (Bitmap directory, name_size).
+pub(crate) const MAX_BITMAP_NAME_BYTES: usize = 1023;
+/// QEMU's bounds on what a bit stands for: 512 bytes to 2 GiB (Bitmap directory, granularity_bits).
+pub(crate) const BITMAP_GRANULARITY_BITS: core::ops::RangeInclusive<u32> = 9..=31;
+/// QEMU's bound on the bits of one bitmap, in bytes.
+pub(crate) const MAX_BITMAP_BYTES: u64 = 512 << 20;
+/// The type of a dirty tracking bitmap (Bitmap directory, type).
+pub(crate) const BITMAP_TYPE_DIRTY: u8 = 1;
+
+/// Flags of a bitmap (Bitmap directory, flags).
+pub(crate) mod bitmap_flag {
+    /// The bitmap was not saved and may say too little.
+    pub(crate) const IN_USE: u32 = 1 << 0;
+    /// Every write sets bits.
+    pub(crate) const AUTO: u32 = 1 << 1;
+    /// Who does not know the extra data may use the bitmap all the same.
+    pub(crate) const EXTRA_DATA_COMPATIBLE: u32 = 1 << 2;
+    /// What this crate understands.
+    pub(crate) const KNOWN: u32 = IN_USE | AUTO | EXTRA_DATA_COMPATIBLE;
+}
 
 /// Incompatible features (Header, bytes 72-79).
 pub(crate) mod incompatible {

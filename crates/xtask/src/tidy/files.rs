@@ -51,6 +51,7 @@ const FORMAT_TESTS: &[&str] = &[
     "layout",
     "check",
     "corpus",
+    "bitmap",
     "common",
 ];
 

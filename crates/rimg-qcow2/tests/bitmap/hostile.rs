@@ -1,0 +1,1 @@
+//! Bitmaps that somebody damaged on purpose.
