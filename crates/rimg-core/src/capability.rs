@@ -34,6 +34,16 @@ pub trait ImageWrite: Send + Sync {
     /// What the storage says; the durability of earlier writes is then unknown.
     fn flush(&self) -> Result<()>;
 
+    /// As [`flush`](Self::flush), and leaves nothing for the next one who opens the image to put
+    /// right. What [`BlockImage::close`](crate::BlockImage::close) does, for an image that is not
+    /// the caller's to close: one below another.
+    ///
+    /// # Errors
+    /// As for [`flush`](Self::flush).
+    fn finish(&self) -> Result<()> {
+        self.flush()
+    }
+
     /// Whether where data lands depends on the order of the writes. Someone who wants the same
     /// file for the same contents writes to such an image in order.
     fn places_in_order(&self) -> bool;

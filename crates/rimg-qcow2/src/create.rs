@@ -139,6 +139,6 @@ fn preallocate(
     // Nobody has seen the file yet: there is no order to keep.
     image.lock()?.relaxed = true;
     image.preallocate(0..options.size_bytes, options.preallocation)?;
-    image.finish()?;
+    image.finish_all()?;
     Ok(image.lock()?.header.clone())
 }

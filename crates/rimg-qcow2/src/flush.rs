@@ -64,7 +64,7 @@ impl Qcow2Image {
     }
 
     /// Leaves nothing for the next one who opens the image to put right.
-    pub(crate) fn finish(&self) -> Result<()> {
+    pub(crate) fn finish_all(&self) -> Result<()> {
         self.flush_all()?;
         let mut state = self.lock()?;
         if state.postpones_refcounts() {

@@ -14,13 +14,13 @@ use crate::spec;
 use core::ops::Range;
 use rimg_core::{
     Bitmaps, BlockImage, Check, Codec, CompressedWrite, Error, Extent, ExtentKind, FileOffset,
-    HostOffset, ImageInfo, ImageWrite, Limits, Resize, Result, Snapshots, Storage,
+    HostOffset, ImageInfo, ImageWrite, Limits, Overlay, Resize, Result, Snapshots, Storage,
 };
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 /// How much memory cached L2 slices take: 3 MiB map 24 GiB with clusters of 64 KiB.
-const L2_CACHE_BYTES: u64 = 3 << 20;
+pub(crate) const L2_CACHE_BYTES: u64 = 3 << 20;
 
 /// An open qcow2 image, or one of its snapshots.
 #[derive(Debug)]
@@ -211,12 +211,16 @@ impl BlockImage for Qcow2Image {
         Some(self)
     }
 
+    fn overlay(&self) -> Option<&dyn Overlay> {
+        (self.access == Access::Write).then_some(self)
+    }
+
     fn checker(&self) -> Option<&dyn Check> {
         Some(self)
     }
 
     fn close(self: Box<Self>) -> Result<()> {
-        if self.access == Access::Write { self.finish() } else { Ok(()) }
+        if self.access == Access::Write { self.finish_all() } else { Ok(()) }
     }
 }
 

@@ -18,6 +18,7 @@ mod info;
 mod map;
 mod measure;
 mod options;
+mod overlay;
 mod preallocate;
 mod read;
 mod refcount;

@@ -83,6 +83,10 @@ impl ImageWrite for Qcow2Image {
         self.flush_all()
     }
 
+    fn finish(&self) -> Result<()> {
+        self.finish_all()
+    }
+
     fn places_in_order(&self) -> bool {
         true
     }

@@ -132,6 +132,11 @@ impl Qcow2Image {
         })
     }
 
+    /// Unmaps the clusters of `range`: what is below comes up again.
+    pub(crate) fn forget_claimed(&self, range: Range<u64>) -> Result<()> {
+        self.for_clusters(range, Self::replace_by_nothing)
+    }
+
     fn replace_by_zero(&self, state: &mut State, guest: u64, old: L2Entry) -> Result<()> {
         let new = L2Entry::zero(self.geometry);
         self.set_entry(state, guest, new)?;

@@ -35,6 +35,7 @@ const FORMAT_FILES: &[(&str, &str)] = &[
     ("resize", "growing and shrinking"),
     ("snapshot", "internal snapshots"),
     ("check", "consistency and repair"),
+    ("overlay", "what lies below, and emptying what lies above"),
     ("amend", "changing options of an existing image"),
     ("measure", "how large an image would become"),
     ("error", "the ways in which the format can be corrupt"),
