@@ -6,6 +6,7 @@ mod status;
 use crate::crew;
 use crate::options::threads;
 use crate::progress::{Meter, Observer};
+use crate::same::SameFiles;
 use crate::source::{SECTOR_BYTES, Source};
 use crate::stop::{Cancelled, Stop, lock};
 use crate::unit::{Origin, Piece};
@@ -130,8 +131,9 @@ pub fn compare(
         return Ok(Comparison { difference: Some(Difference::Size), sizes_differ });
     }
     let size = first_size.max(second_size);
+    let same = SameFiles::of([first, second]);
     let engine = Engine {
-        planner: Mutex::new(Planner::new(&sources, size, options.strict)),
+        planner: Mutex::new(Planner::new(&sources, same, size, options.strict)),
         sources: &sources,
         meter: Meter::new(observer, size),
         stop: Stop::new(cancel),

@@ -52,6 +52,32 @@ pub fn convert(
     cancel: &AtomicBool,
 ) -> Result<ConvertSummary, ConvertError> {
     let writer = target.writer().ok_or(ConvertError::ReadOnly)?;
+    let part = Part {
+        shared_from: options.backing.map(|backing| backing.layers_above),
+        zero_from: zero_from(writer, options),
+    };
+    convert_part(sources, target, part, options, observer, cancel)
+}
+
+/// Which part of the sources goes into the target.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Part {
+    /// The first layer of the sources, counted from 0, whose contents the target has already.
+    pub(crate) shared_from: Option<usize>,
+    /// From this guest offset on the target reads as zeroes, in bytes.
+    pub(crate) zero_from: u64,
+}
+
+/// As [`convert`], for a part of what the sources show.
+pub(crate) fn convert_part(
+    sources: &[&dyn BlockImage],
+    target: &dyn BlockImage,
+    part: Part,
+    options: &ConvertOptions,
+    observer: &dyn Observer,
+    cancel: &AtomicBool,
+) -> Result<ConvertSummary, ConvertError> {
+    let writer = target.writer().ok_or(ConvertError::ReadOnly)?;
     let source = Source::new(sources);
     check_sizes(&source, target)?;
     check_options(options)?;
@@ -60,7 +86,7 @@ pub fn convert(
     let copy_offload = options.copy_offload && coding.is_none() && !writer.places_in_order();
     let task = Task {
         source: &source,
-        geometry: geometry(target, writer, coding, options),
+        geometry: geometry(target, part.zero_from, coding, options),
         detect: options.sparse_bytes != 0 && !options.copy_offload,
         salvage: options.salvage,
         offload: if copy_offload { Offload::new(target) } else { None },
@@ -75,7 +101,7 @@ pub fn convert(
         rate: Rate::new(options.bytes_per_second),
         is_cached: target.file(0).is_some_and(|file| file.align_bytes() == 1),
     };
-    let engine = Engine::new(&task, target, options, observer, cancel);
+    let engine = Engine::new(&task, target, part, options, observer, cancel);
     engine.run(threads(options.threads))
 }
 
@@ -95,13 +121,13 @@ impl<'a> Engine<'a> {
     fn new(
         task: &'a Task<'a>,
         target: Target<'a>,
+        part: Part,
         options: &ConvertOptions,
         observer: &'a dyn Observer,
         cancel: &'a AtomicBool,
     ) -> Self {
         let size = task.source.size_bytes();
-        let shared_from = options.backing.map(|backing| backing.layers_above);
-        let planner = Planner::new(task.source.walk(shared_from), size, task.geometry);
+        let planner = Planner::new(task.source.walk(part.shared_from), size, task.geometry);
         let order = order(&target, options);
         let threads = threads(options.threads);
         let units = match options.units_in_flight {
@@ -253,20 +279,24 @@ fn order(target: &Target<'_>, options: &ConvertOptions) -> Order {
     }
 }
 
-/// How the target is to be written, from what it is and what was asked for.
-fn geometry(
-    target: &dyn BlockImage,
-    writer: &dyn ImageWrite,
-    coding: Option<Coding>,
-    options: &ConvertOptions,
-) -> Geometry {
-    let zero_from = if options.target_is_zero {
+/// From where on the target reads as zeroes.
+fn zero_from(writer: &dyn ImageWrite, options: &ConvertOptions) -> u64 {
+    if options.target_is_zero {
         0
     } else if options.target_is_new && writer.is_zero_initialised() {
         options.backing.map_or(0, |backing| backing.size_bytes)
     } else {
         u64::MAX
-    };
+    }
+}
+
+/// How the target is to be written, from what it is and what was asked for.
+fn geometry(
+    target: &dyn BlockImage,
+    zero_from: u64,
+    coding: Option<Coding>,
+    options: &ConvertOptions,
+) -> Geometry {
     let sparse = u64::from(options.sparse_bytes).clamp(SECTOR_BYTES, to_u64(UNIT_BYTES));
     let cluster = match coding {
         Some(coding) => Some(to_u64(coding.cluster_bytes)),

@@ -59,6 +59,20 @@ pub enum ConvertError {
     /// Two options exclude each other, or a value is out of bounds.
     #[error("{0}")]
     Options(&'static str),
+    /// There is no such image below, or none at all.
+    #[error("Image does not have a backing file")]
+    NoBacking,
+    /// The image below, or what it is named in the image, cannot be changed.
+    #[error("Could not change the backing file to '{name}'")]
+    ChangeBacking {
+        /// What it was to be.
+        name: String,
+        /// Why not.
+        source: Error,
+    },
+    /// The format of an image that gets a backing file does not know such.
+    #[error("Operation not supported")]
+    NoOverlay,
     /// The work was cancelled from outside.
     #[error("interrupted")]
     Cancelled,

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod chain;
+mod commit;
 mod compare;
 mod convert;
 mod crew;
@@ -14,14 +15,17 @@ mod place;
 mod plan;
 mod progress;
 mod rate;
+mod rebase;
 mod recode;
 mod reorder;
 mod salvage;
+mod same;
 mod source;
 mod stop;
 mod unit;
 mod worker;
 
+pub use commit::{CommitOptions, commit};
 pub use compare::{CompareError, CompareOptions, Comparison, Difference, Side, compare};
 pub use convert::{ConvertSummary, convert};
 pub use error::ConvertError;
@@ -29,3 +33,4 @@ pub use guard::{Leftover, TargetGuard};
 pub use measure::measure;
 pub use options::{ConvertOptions, TargetBacking};
 pub use progress::{Observer, Silent, Warning};
+pub use rebase::{NewBacking, RebaseOptions, RebaseSummary, rebase};

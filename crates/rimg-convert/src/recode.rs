@@ -210,7 +210,7 @@ impl Recoder {
 }
 
 /// Adds `cluster` to the unit in the form that it is to be stored in.
-fn encode_cluster(
+pub(crate) fn encode_cluster(
     coding: Coding,
     encoder: &mut Encoder,
     scratch: &mut [u8],

@@ -193,7 +193,9 @@ impl ChainGate<'_> {
             return Err(infinite_loop(&link, wanted));
         }
         check_depth(self.opener, link.depth)?;
-        let open = || open_layer(self.opener, &link, wanted.format, wanted.writable, self.layers);
+        let wanted_here = self.opener.writable_depth == Some(link.depth.saturating_sub(1));
+        let writable = wanted.writable || wanted_here;
+        let open = || open_layer(self.opener, &link, wanted.format, writable, self.layers);
         let image = if link.depth.is_multiple_of(LEVELS_PER_STACK) {
             on_another_stack(open)?
         } else {

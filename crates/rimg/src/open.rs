@@ -24,6 +24,7 @@ pub struct Opener {
     pub(crate) formats: Formats,
     pub(crate) format: Option<String>,
     pub(crate) writable: bool,
+    pub(crate) writable_depth: Option<u32>,
     pub(crate) inspect_only: bool,
     pub(crate) backing: bool,
     pub(crate) limits: Limits,
@@ -38,6 +39,7 @@ impl Default for Opener {
             formats: FORMATS,
             format: None,
             writable: false,
+            writable_depth: None,
             inspect_only: false,
             backing: true,
             limits: Limits::default(),
@@ -74,6 +76,14 @@ impl Opener {
     #[must_use]
     pub fn writable(mut self, writable: bool) -> Self {
         self.writable = writable;
+        self
+    }
+
+    /// Opens an image of the backing chain for writing as well: 1 is the image's own backing
+    /// image. For changes that go into the image below, as when an overlay is committed.
+    #[must_use]
+    pub fn writable_depth(mut self, depth: u32) -> Self {
+        self.writable_depth = Some(depth);
         self
     }
 
@@ -169,6 +179,7 @@ impl Debug for Opener {
         f.debug_struct("Opener")
             .field("format", &self.format)
             .field("writable", &self.writable)
+            .field("writable_depth", &self.writable_depth)
             .field("inspect_only", &self.inspect_only)
             .field("backing", &self.backing)
             .field("limits", &self.limits)

@@ -3,8 +3,9 @@
 use super::status::StatusWalk;
 use super::{CompareError, Difference, End, Side};
 use crate::chain::{Run, RunKind};
+use crate::same::SameFiles;
 use crate::source::{Source, Walk};
-use crate::unit::{Origin, Piece, UNIT_PIECES};
+use crate::unit::{Piece, UNIT_PIECES};
 use rimg_core::num::to_u64;
 
 /// How much is read of each image for one unit, in bytes: both together stay in a core's cache.
@@ -31,18 +32,25 @@ pub(super) enum Next {
 pub(super) struct Planner<'a> {
     walks: [Walk<'a>; 2],
     statuses: Option<[StatusWalk<'a>; 2]>,
+    /// Two overlays may have their backing image in common.
+    same: SameFiles<'a>,
     at: u64,
     end: u64,
     next_seq: u64,
 }
 
 impl<'a> Planner<'a> {
-    pub(super) fn new(sources: &[Source<'a>; 2], end: u64, strict: bool) -> Self {
+    pub(super) fn new(
+        sources: &[Source<'a>; 2],
+        same: SameFiles<'a>,
+        end: u64,
+        strict: bool,
+    ) -> Self {
         let walks = sources.each_ref().map(|source| source.walk(None));
         let statuses = strict.then(|| {
             sources.each_ref().map(|source| StatusWalk::new(source.walk(None), source.size_bytes()))
         });
-        Self { walks, statuses, at: 0, end, next_seq: 0 }
+        Self { walks, statuses, same, at: 0, end, next_seq: 0 }
     }
 
     pub(super) fn is_finished(&self) -> bool {
@@ -86,7 +94,7 @@ impl<'a> Planner<'a> {
         let first = first.run_at(self.at, end).map_err(map_error(Side::First, self.at))?;
         let second = second.run_at(self.at, end).map_err(map_error(Side::Second, self.at))?;
         let end = first.end.min(second.end);
-        if is_same(&first.kind, &second.kind) {
+        if self.same.holds(&first.kind, &second.kind) {
             self.at = end;
             return Ok(());
         }
@@ -115,21 +123,6 @@ impl<'a> Planner<'a> {
         *room = room.saturating_sub(to_u64(len));
         self.at = end_now;
         Ok(())
-    }
-}
-
-/// Whether both are known to hold the same without reading them.
-fn is_same(first: &RunKind<'_>, second: &RunKind<'_>) -> bool {
-    match (Origin::from(*first), Origin::from(*second)) {
-        (Origin::Fill, Origin::Fill) => true,
-        (Origin::File { image: a, at }, Origin::File { image: b, at: other }) => {
-            // Two overlays may have their backing image in common.
-            at.host == other.host
-                && a.file(at.file)
-                    .zip(b.file(other.file))
-                    .is_some_and(|(a, b)| std::ptr::addr_eq(&raw const **a, &raw const **b))
-        }
-        _ => false,
     }
 }
 
