@@ -70,6 +70,16 @@ fn measure() {
     run_cases(include_str!("peer/measure.cases"));
 }
 
+#[test]
+fn rebase() {
+    run_cases(include_str!("peer/rebase.cases"));
+}
+
+#[test]
+fn commit() {
+    run_cases(include_str!("peer/commit.cases"));
+}
+
 fn run_cases(text: &str) {
     if !peer_is_there() {
         return;

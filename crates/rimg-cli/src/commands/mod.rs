@@ -1,12 +1,14 @@
 //! The sub-commands, one file each.
 
 mod check;
+mod commit;
 mod compare;
 mod convert;
 mod create;
 mod info;
 mod map;
 mod measure;
+mod rebase;
 mod snapshot_name;
 mod watch;
 
@@ -32,17 +34,18 @@ pub(crate) struct Command {
 /// Every command there is, in the order of help.
 pub(crate) const ALL: &[Command] = &[
     check::COMMAND,
+    commit::COMMAND,
     compare::COMMAND,
     convert::COMMAND,
     create::COMMAND,
     info::COMMAND,
     map::COMMAND,
     measure::COMMAND,
+    rebase::COMMAND,
 ];
 
 /// The commands of qemu-img that are not here.
-pub(crate) const MISSING: &[&str] =
-    &["amend", "bench", "bitmap", "commit", "dd", "rebase", "resize", "snapshot"];
+pub(crate) const MISSING: &[&str] = &["amend", "bench", "bitmap", "dd", "resize", "snapshot"];
 
 /// Flags that several commands have.
 mod common {

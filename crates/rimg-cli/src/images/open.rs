@@ -9,6 +9,7 @@ use rimg::{
     LocalFiles, LockConflict, MemoryStorage, OpenedImage, Opener, Policy as _,
 };
 use std::fs;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,6 +20,8 @@ pub(crate) struct How {
     pub(crate) format: Option<String>,
     /// Whether it will be written.
     pub(crate) writable: bool,
+    /// Which of the images below will be written as well: 1 is the next one.
+    pub(crate) writable_depth: Option<u32>,
     /// Whether others may be writing to it.
     pub(crate) force_share: bool,
     /// Whether the images below are opened, too.
@@ -34,6 +37,7 @@ impl Default for How {
         Self {
             format: None,
             writable: false,
+            writable_depth: None,
             force_share: false,
             backing: true,
             inspect_only: false,
@@ -50,6 +54,11 @@ pub(crate) fn source_cache(name: Option<&str>) -> Result<CacheMode, Stop> {
 /// The mode that `-t` names; the default when it is not given.
 pub(crate) fn target_cache(name: Option<&str>) -> Result<CacheMode, Stop> {
     cache(name, CacheMode::Unsafe, "cache")
+}
+
+/// The mode that `-t` names for an image that is changed in place.
+pub(crate) fn image_cache(name: Option<&str>) -> Result<CacheMode, Stop> {
+    cache(name, CacheMode::Writeback, "cache")
 }
 
 fn cache(name: Option<&str>, default: CacheMode, what: &str) -> Result<CacheMode, Stop> {
@@ -77,13 +86,16 @@ pub(crate) fn open(name: &ImageName, how: &How) -> Result<Opened, Stop> {
 }
 
 /// As [`open`], with the reason alone.
-pub(super) fn open_or_reason(name: &ImageName, how: &How) -> Result<Opened, String> {
+pub(crate) fn open_or_reason(name: &ImageName, how: &How) -> Result<Opened, String> {
     let mut opener = Opener::new()
         .writable(how.writable)
         .force_share(how.force_share)
         .backing(how.backing)
         .inspect_only(how.inspect_only)
         .cache(how.cache);
+    if let Some(depth) = how.writable_depth {
+        opener = opener.writable_depth(depth);
+    }
     opener =
         if how.inspect_only { opener.policy(without_data_file) } else { opener.policy(LocalFiles) };
     if let Some(name) = &how.format {
@@ -136,6 +148,22 @@ impl Opened {
     /// The format's name.
     pub(crate) fn format(&self) -> &'static str {
         self.image.format().name
+    }
+
+    /// Says so when the image will be written to and its format was only guessed.
+    pub(crate) fn warn_if_guessed(&self) {
+        if !self.image.layers().first().is_some_and(|layer| layer.guarded) {
+            return;
+        }
+        // Nothing can be done when standard error is closed.
+        let _ = writeln!(
+            io::stderr(),
+            "WARNING: Image format was not specified for '{}' and probing guessed raw.\n         \
+             Automatically detecting the format is dangerous for raw images, write operations on \
+             block 0 will be restricted.\n         \
+             Specify the 'raw' format explicitly to remove the restrictions.",
+            self.filename
+        );
     }
 
     /// What the image says of itself.
