@@ -1,5 +1,6 @@
 //! The sub-commands, one file each.
 
+mod bitmap;
 mod check;
 mod commit;
 mod compare;
@@ -33,6 +34,7 @@ pub(crate) struct Command {
 
 /// Every command there is, in the order of help.
 pub(crate) const ALL: &[Command] = &[
+    bitmap::COMMAND,
     check::COMMAND,
     commit::COMMAND,
     compare::COMMAND,
@@ -45,7 +47,7 @@ pub(crate) const ALL: &[Command] = &[
 ];
 
 /// The commands of qemu-img that are not here.
-pub(crate) const MISSING: &[&str] = &["amend", "bench", "bitmap", "dd", "resize", "snapshot"];
+pub(crate) const MISSING: &[&str] = &["amend", "bench", "dd", "resize", "snapshot"];
 
 /// Flags that several commands have.
 mod common {

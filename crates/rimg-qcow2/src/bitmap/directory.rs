@@ -88,7 +88,8 @@ impl Bitmap {
             return fail("name_size", CorruptKind::BitmapName(raw.name_size));
         }
         let table = raw.bitmap_table_offset;
-        if table == 0 || !g.is_aligned(table) {
+        let is_missing = table == 0 && raw.bitmap_table_size != 0;
+        if is_missing || !g.is_aligned(table) {
             return fail("bitmap_table_offset", CorruptKind::Misaligned(table));
         }
         Ok(())

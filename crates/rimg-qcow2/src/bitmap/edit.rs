@@ -126,6 +126,9 @@ impl Qcow2Image {
         }
         let g = self.geometry;
         let clusters = chunks::clusters_for(state.header.size_bytes, bits, g.cluster_bytes());
+        if clusters == 0 {
+            return Err(not_persistent("A disk of no bytes has no bitmaps"));
+        }
         if clusters.saturating_mul(g.cluster_bytes()) > spec::MAX_BITMAP_BYTES {
             let reason = "Too much space will be occupied by the bitmap. Use larger granularity";
             return Err(not_persistent(reason));

@@ -91,7 +91,7 @@ impl Qcow2Image {
         let mut table: Vec<TableEntry> = tracked.chunks.stored_table().collect();
         let has_table = num::to_u64(table.len()).saturating_mul(8)
             == tracked.table.end.saturating_sub(tracked.table.start)
-            && raw.bitmap_table_offset != 0;
+            && (raw.bitmap_table_offset != 0 || table.is_empty());
         if !tracked.is_trusted || (has_table && !tracked.chunks.has_changes()) {
             return Ok(PlacedBitmap { raw, table: None, entries: Vec::new() });
         }
@@ -110,6 +110,11 @@ impl Qcow2Image {
                 *place = entry;
             }
         }
+        if table.is_empty() {
+            // A disk of no bytes.
+            (raw.bitmap_table_offset, raw.bitmap_table_size) = (0, 0);
+            return Ok(PlacedBitmap { raw, table: Some(0..0), entries });
+        }
         let bytes: Vec<u8> = table.iter().flat_map(|entry| entry.encode().to_be_bytes()).collect();
         let place = self.write_new(state, &bytes, taken, "write bitmap table")?;
         raw.bitmap_table_offset = place.start;
@@ -127,7 +132,7 @@ impl Qcow2Image {
     ) -> Result<Range<u64>> {
         let g = self.geometry;
         let len = num::to_u64(bytes.len());
-        let (run, _) = self.allocate(state, g.clusters_for(len).max(1))?;
+        let (run, _) = self.allocate(state, g.clusters_for(len))?;
         taken.push(run);
         let at = g.cluster_offset(run.first);
         self.file_writer()?.write_all_at(bytes, at).map_err(Error::io(op, at))?;

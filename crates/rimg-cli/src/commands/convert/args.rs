@@ -125,7 +125,7 @@ const FLAGS: &[(Key, Flag)] = &[
         Key::TargetIsZero,
         Flag::new(&["target-is-zero"], "the target is known to read as zeroes (needs -n)"),
     ),
-    (Key::Bitmaps, Flag::new(&["bitmaps"], "copy persistent bitmaps, too (not supported yet)")),
+    (Key::Bitmaps, Flag::new(&["bitmaps"], "copy persistent bitmaps, too")),
     (
         Key::SkipBrokenBitmaps,
         Flag::new(&["skip-broken-bitmaps"], "leave out bitmaps that are inconsistent"),
@@ -189,6 +189,7 @@ pub(super) struct Args {
     pub(super) target_is_zero: bool,
     pub(super) salvage: bool,
     pub(super) bitmaps: bool,
+    pub(super) skip_broken_bitmaps: bool,
     pub(super) sources: Vec<OsString>,
     pub(super) target: OsString,
 }
@@ -206,7 +207,6 @@ impl Task {
     /// Reads a command line. `warn` is told what is not wrong enough to stop.
     pub(super) fn parse(words: Vec<OsString>, warn: &mut dyn FnMut(&str)) -> Result<Self, Stop> {
         let mut args = Box::<Args>::default();
-        let mut skip_broken_bitmaps = false;
         let mut operands = parse(FLAGS, words, |key, value| {
             match key {
                 Key::Help => return Err(Stop::Help),
@@ -227,7 +227,7 @@ impl Task {
                 Key::Salvage => args.salvage = true,
                 Key::TargetIsZero => args.target_is_zero = true,
                 Key::Bitmaps => args.bitmaps = true,
-                Key::SkipBrokenBitmaps => skip_broken_bitmaps = true,
+                Key::SkipBrokenBitmaps => args.skip_broken_bitmaps = true,
                 Key::Rate => args.rate = Some(ranged_size("rate limit", &value, MAX_SIZE)?),
                 Key::Parallel => args.parallel = Some(parallel(&value)?),
                 Key::OutOfOrder => {}
@@ -238,7 +238,7 @@ impl Task {
             }
             Ok(())
         })?;
-        if skip_broken_bitmaps && !args.bitmaps {
+        if args.skip_broken_bitmaps && !args.bitmaps {
             return Err(Stop::failed("Use of --skip-broken-bitmaps requires --bitmaps"));
         }
         args.check_combinations()?;

@@ -1,6 +1,7 @@
 //! `convert`: one or more images copied into another one.
 
 mod args;
+mod bitmaps;
 
 use crate::args::{CommandHelp, Example};
 use crate::commands::watch::{Watch, cancel_on_signals};
@@ -10,6 +11,7 @@ use crate::message::{INTERRUPTED, Stop, chain};
 use crate::output::progress::Progress;
 use crate::program::Run;
 use args::{Args, Task};
+use bitmaps::BitmapCopies;
 use rimg::{BlockImage, Layer};
 use rimg_convert::{ConvertError, ConvertOptions, TargetBacking, TargetGuard, convert};
 use std::ffi::{OsStr, OsString};
@@ -25,7 +27,7 @@ pub(super) const COMMAND: Command = Command {
         usage: "[-f SRC_FMT | --image-opts] [-T SRC_CACHE] [-l SNAPSHOT] [-U] [-O TGT_FMT] \
                 [-o TGT_OPTS | --target-image-opts] [-t TGT_CACHE] [-n [--target-is-zero]] [-c] \
                 [-S SPARSE_SIZE] [-B BACKING_FILENAME -F BACKING_FMT] [-m NUM_COROUTINES] [-W] \
-                [-C] [-r RATE] [--salvage] [-p] [-q] SRC_FILENAME [SRC_FILENAME2 ...] TGT_FILENAME",
+                [-C] [-r RATE] [--bitmaps [--skip-broken-bitmaps]] [--salvage] [-p] [-q] SRC_FILENAME [SRC_FILENAME2 ...] TGT_FILENAME",
         operands: &[
             ("SRC_FILENAME", "the image to read; of several, one is put behind the other"),
             ("TGT_FILENAME", "the image to write; what is there already is replaced"),
@@ -79,16 +81,24 @@ fn run(run: &mut Run<'_>, words: Vec<OsString>) -> Result<u8, Stop> {
 
 fn convert_images(args: &Args, watch: &Watch<'_>) -> Result<(), Stop> {
     let sources = Sources::open(args)?;
-    if args.bitmaps {
-        return Err(sources.refuse_bitmaps());
-    }
+    let bitmaps = match args.bitmaps {
+        true => Some(BitmapCopies::plan(&sources.opened, args.skip_broken_bitmaps)?),
+        false => None,
+    };
     if args.force_share && sources.include(&args.target) {
         // With -U no lock stands between a source and its own end.
         return Err(Stop::failed(format!("'{}' is a source, too", text(&args.target))));
     }
     let options = options(args);
     let (target, guard) = open_target(args, sources.size_bytes())?;
-    let copied = copy(args, &sources, &target, options, watch);
+    if let Some(bitmaps) = &bitmaps {
+        bitmaps.check_target(&target)?;
+    }
+    let copied = copy(args, &sources, &target, options, watch).and_then(|()| match &bitmaps {
+        // The data is whole, whatever becomes of these.
+        Some(bitmaps) => bitmaps.copy(&target, watch).map_err(Trouble::NotBegun),
+        None => Ok(()),
+    });
     match copied.and_then(|()| target.close().map_err(Trouble::Half)) {
         Ok(()) => {
             guard.complete();
@@ -218,15 +228,6 @@ impl Sources {
         let ([source], Some(backing)) = (self.opened.as_slice(), backing) else { return 1 };
         let mut layers = source.image.layers().iter().map(path);
         layers.position(|layer| layer == Some(backing)).map_or(1, |index| index.max(1))
-    }
-
-    fn refuse_bitmaps(&self) -> Stop {
-        let raw = self.opened.iter().all(|opened| opened.format() == "raw");
-        Stop::failed(if raw {
-            "Source lacks bitmap support"
-        } else {
-            "--bitmaps is not supported yet"
-        })
     }
 }
 
