@@ -279,9 +279,29 @@ fn use_all(storage: &MemoryStorage, uses: Uses) -> bool {
         let _ = writer.discard_at(0..last.min(4096));
         let _ = writer.write_at(&[2; 700], 0);
         let _ = writer.flush();
+        edit_bitmaps(image.as_ref());
         let _ = image.close();
     }
     true
+}
+
+fn edit_bitmaps(image: &dyn BlockImage) {
+    let Some(bitmaps) = image.bitmaps() else { return };
+    let Ok(list) = bitmaps.list() else { return };
+    let size = image.size_bytes();
+    for bitmap in list.iter().take(4) {
+        let mut at = 0;
+        for _ in 0..100 {
+            let Ok(Some(run)) = bitmaps.dirty_run(&bitmap.name, at..size) else { break };
+            assert!(at <= run.start && run.start < run.end && run.end <= size, "{run:?}");
+            at = run.end;
+        }
+        if let Some(editor) = bitmaps.editor() {
+            let _ = editor.add("new", None);
+            let _ = editor.clear(&bitmap.name);
+            let _ = editor.remove(&bitmap.name);
+        }
+    }
 }
 
 fn check(image: &dyn BlockImage) {

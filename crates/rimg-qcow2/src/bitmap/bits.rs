@@ -64,7 +64,7 @@ mod tests {
                 set(&mut bytes, start..end).unwrap();
                 for bit in 0..24 {
                     let is_set = bytes[bit / 8] >> (bit % 8) & 1 == 1;
-                    assert_eq!(is_set, (start..end).contains(&(bit as u64)), "{start}..{end}");
+                    assert_eq!(is_set, (start..end).contains(&num::to_u64(bit)), "{start}..{end}");
                 }
                 let first = (start < end).then_some(start);
                 assert_eq!(find(&bytes, 0..24, true).unwrap(), first);

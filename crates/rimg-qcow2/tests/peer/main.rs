@@ -1,6 +1,7 @@
 //! rimg and qemu-img on the same images: what one writes the other has to find.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod bitmap;
 mod create;
 #[path = "../common/folder.rs"]
 mod folder;
