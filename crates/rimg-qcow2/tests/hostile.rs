@@ -27,6 +27,7 @@ const IMAGES: &[&str] = &[
     "qcow2/compressed-rewritten.qcow2",
     "qcow2/extended-l2.qcow2",
     "qcow2/bitmap.qcow2",
+    "qcow2/bitmaps.qcow2",
     "qcow2/refcount-1.qcow2",
     "qcow2/data-file.qcow2",
     "qcow2/overlay.qcow2",
