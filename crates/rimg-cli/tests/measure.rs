@@ -1,6 +1,6 @@
 //! What `measure` says is what `convert` makes.
 
-use rimg_testkit::Peer;
+use rimg_testkit::peer::Peer;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -106,6 +106,15 @@ impl Error {
         move |source| Self::Io { op, at, source }
     }
 
+    /// A run-time option that a format does not have.
+    #[must_use]
+    pub fn unknown_open_option(format: &'static str, name: &str) -> Self {
+        Self::InvalidOption {
+            option: "options",
+            reason: format!("Block format '{format}' does not support the option '{name}'"),
+        }
+    }
+
     /// The `io::Error` at the bottom of the chain, where there is one.
     #[must_use]
     pub fn as_io(&self) -> Option<&io::Error> {

@@ -36,6 +36,8 @@ pub enum ExtentKind {
         /// What they are encoded with.
         codec: Codec,
     },
+    /// Encrypted in a file of the image: only to be had by reading the image.
+    Encrypted,
     /// Reads as zeroes, whatever lies below.
     Zero {
         /// The space reserved for the run, where there is some.
@@ -58,7 +60,7 @@ impl ExtentKind {
         match self {
             Self::Data(at) => Self::Data(shift(at)),
             Self::Zero { allocation } => Self::Zero { allocation: allocation.map(shift) },
-            Self::Encoded { .. } | Self::Backing => self,
+            Self::Encoded { .. } | Self::Encrypted | Self::Backing => self,
         }
     }
 }

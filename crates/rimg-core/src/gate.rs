@@ -1,6 +1,6 @@
 //! How a format reaches files other than the one it was given.
 
-use crate::{BlockImage, Limits, Result, Storage};
+use crate::{BlockImage, Error, Limits, RawOptions, Result, Storage};
 use core::fmt::{self, Debug};
 use std::sync::Arc;
 
@@ -71,6 +71,22 @@ pub struct OpenOptions<'a> {
     pub limits: Limits,
     /// How it reaches other files.
     pub gate: &'a dyn DependencyGate,
+    /// What the format is to be told besides, such as `encrypt.key-secret`, and the secrets that
+    /// this names. [`RawOptions::NONE`] when nothing.
+    pub options: &'a RawOptions,
+}
+
+impl OpenOptions<'_> {
+    /// Refuses every run-time option: for formats that have none.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] in the words of QEMU.
+    pub fn refuse_options(&self, format: &'static str) -> Result<()> {
+        match self.options.iter().next() {
+            Some((name, _)) => Err(Error::unknown_open_option(format, name)),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Debug for OpenOptions<'_> {
@@ -79,6 +95,7 @@ impl Debug for OpenOptions<'_> {
             .field("writable", &self.writable)
             .field("inspect_only", &self.inspect_only)
             .field("limits", &self.limits)
+            .field("options", &self.options)
             .finish_non_exhaustive()
     }
 }

@@ -41,6 +41,9 @@ pub struct RawOptions {
 }
 
 impl RawOptions {
+    /// None, for where they are borrowed.
+    pub const NONE: &'static Self = &Self::new();
+
     /// No options.
     #[must_use]
     pub const fn new() -> Self {
@@ -89,11 +92,30 @@ impl RawOptions {
         self.secrets.iter().find(|(known, _)| known == id).map(|(_, secret)| secret)
     }
 
-    /// Takes over the secrets of `other`.
-    pub fn add_secrets_of(&mut self, other: &Self) {
+    /// Takes over the options and secrets of `other`.
+    pub fn add(&mut self, other: &Self) {
+        for (name, value) in &other.entries {
+            self.set(name.as_str(), value.as_str());
+        }
         for (id, secret) in &other.secrets {
             self.add_secret(id.as_str(), secret.clone());
         }
+    }
+
+    /// Those whose names start with `prefix`, without it, and those whose names do not; both with
+    /// all secrets.
+    #[must_use]
+    pub fn split_prefix(&self, prefix: &str) -> (Self, Self) {
+        let (mut with, mut without) = (Self::new(), Self::new());
+        for (name, value) in &self.entries {
+            match name.strip_prefix(prefix) {
+                Some(rest) => with.set(rest, value.as_str()),
+                None => without.set(name.as_str(), value.as_str()),
+            }
+        }
+        with.secrets.clone_from(&self.secrets);
+        without.secrets.clone_from(&self.secrets);
+        (with, without)
     }
 
     /// All names and values, in the order in which they were first set.

@@ -3,7 +3,10 @@
 
 mod aes;
 mod cbc;
+mod wrapped;
 mod xts;
+
+pub use wrapped::decrypt_aes_cbc;
 
 use crate::{CipherError, Hash};
 use aes::{Aes, Block};

@@ -11,7 +11,9 @@ mod random;
 #[cfg(test)]
 mod test;
 
-pub use cipher::{CipherAlgorithm, CipherMode, CipherSpec, IvGenerator, SectorCipher};
+pub use cipher::{
+    CipherAlgorithm, CipherMode, CipherSpec, IvGenerator, SectorCipher, decrypt_aes_cbc,
+};
 pub use error::CipherError;
 pub use hash::Hash;
 pub use pbkdf::iterations_per_second;

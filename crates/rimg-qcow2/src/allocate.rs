@@ -147,15 +147,19 @@ impl Allocator {
         };
         let l1_clusters = g.clusters_for(u64::from(header.l1_entries).saturating_mul(8));
         let table_clusters = u64::from(header.refcount_table_clusters);
+        let (luks_at, luks_bytes) = header.encryption_header().unwrap_or_default();
+        let luks_clusters = g.clusters_for(luks_bytes.min(spec::MAX_GUARDED_LUKS_BYTES));
         let entries = l1.iter().chain(&self.table).map(|entry| entry & spec::OFFSET_MASK);
         let tables = entries.filter(|offset| *offset != 0);
         let count = num::to_u64(tables.clone().count())
             .saturating_add(l1_clusters)
-            .saturating_add(table_clusters);
+            .saturating_add(table_clusters)
+            .saturating_add(luks_clusters);
         budget.reserve("guarded clusters", count.saturating_mul(Guard::BYTES_EACH))?;
         let clusters = core::iter::once(0)
             .chain(span(header.l1_offset, l1_clusters))
             .chain(span(self.table_at, table_clusters))
+            .chain(span(luks_at, luks_clusters))
             .chain(tables.map(|offset| g.cluster_index(offset)));
         self.guard = Guard::new(clusters.collect());
         Ok(())

@@ -6,6 +6,7 @@
 mod layout;
 mod tables;
 
+use crate::crypt::{NewEncryption, write_luks};
 use crate::driver;
 use crate::header::{Extension, Header};
 use crate::image::Access;
@@ -30,8 +31,9 @@ pub(crate) fn create(target: &dyn TargetFiles, size_bytes: u64, raw: &RawOptions
     };
     let file = writer(target.main())?;
     tables::write(file, &layout, &options)?;
-    if options.preallocation != Preallocation::Off && layout.mapping.is_none() {
-        header = preallocate(target.main(), data_file, header, &options)?;
+    let maps = options.preallocation != Preallocation::Off && layout.mapping.is_none();
+    if maps || matches!(options.encryption, Some(NewEncryption::Luks { .. })) {
+        header = complete(target.main(), data_file, header, &options, maps)?;
     }
     file.write_all_at(&encode(&header, &options)?, 0).map_err(Error::io("write header", 0))
 }
@@ -67,7 +69,7 @@ fn header(options: &CreateOptions, layout: &Layout) -> Header {
         version: options.version,
         geometry: g,
         size_bytes: options.size_bytes,
-        crypt_method: spec::crypt::NONE,
+        crypt_method: options.encryption.as_ref().map_or(spec::crypt::NONE, NewEncryption::method),
         l1_entries: u32::try_from(layout.l1_entries).unwrap_or(u32::MAX),
         l1_offset: layout.l1_offset,
         refcount_table_offset: g.cluster_offset(layout.table.start),
@@ -99,6 +101,7 @@ fn extensions(options: &CreateOptions) -> Vec<Extension> {
     if let Some(name) = &options.data_file {
         extensions.push(Extension::DataFileName(name.clone()));
     }
+    extensions.extend(options.encryption.as_ref().and_then(NewEncryption::extension));
     if options.version >= 3
         && options.geometry.cluster_bytes() > spec::FEATURE_NAMES_ABOVE_CLUSTER_BYTES
     {
@@ -126,19 +129,25 @@ fn encode(header: &Header, options: &CreateOptions) -> Result<Vec<u8>> {
     Err(Error::InvalidOption { option: "backing_file", reason })
 }
 
-/// Maps the whole disk of an image that is complete but empty. Returns its header, as tables may
-/// have moved.
-fn preallocate(
+/// Adds to an image that is whole but empty what takes space: maps the whole disk if `maps`, and
+/// gives it a LUKS header. Returns its header, as tables may have moved.
+fn complete(
     file: &Arc<dyn Storage>,
     data_file: Option<Arc<dyn Storage>>,
     header: Header,
     options: &CreateOptions,
+    maps: bool,
 ) -> Result<Header> {
     let file = Arc::clone(file);
     let image = driver::assemble(file, data_file, header, Access::Write, Limits::default())?;
     // Nobody has seen the file yet: there is no order to keep.
     image.lock()?.relaxed = true;
-    image.preallocate(0..options.size_bytes, options.preallocation)?;
+    if maps {
+        image.preallocate(0..options.size_bytes, options.preallocation)?;
+    }
+    if let Some(NewEncryption::Luks { volume, iter_time_ms, passphrase }) = &options.encryption {
+        write_luks(&image, volume, *iter_time_ms, passphrase)?;
+    }
     image.finish_all()?;
     Ok(image.lock()?.header.clone())
 }

@@ -1,6 +1,7 @@
 //! How qcow2 presents itself: probe, open, create.
 
 use crate::allocate::Allocator;
+use crate::crypt::Encryption;
 use crate::error::{CorruptKind, FORMAT};
 use crate::header::Header;
 use crate::image::{Access, Qcow2Image, State, codec_of};
@@ -78,6 +79,7 @@ pub(crate) fn open(file: Arc<dyn Storage>, how: &OpenOptions<'_>) -> Result<Qcow
             limit: how.limits.snapshots.into(),
         });
     }
+    let encryption = Encryption::open(file.as_ref(), &header, access, how)?;
     let data_file = open_data_file(&header, access, how)?;
     let backing = match &header.backing_name {
         Some(name) => how.gate.open_image(&Dependency {
@@ -91,6 +93,7 @@ pub(crate) fn open(file: Arc<dyn Storage>, how: &OpenOptions<'_>) -> Result<Qcow
     let mut image = assemble(file, data_file, header, access, how.limits)?;
     image.backing_left_out = image.backing_left_out && backing.is_none();
     image.backing = backing;
+    image.encryption = encryption.map(Arc::new);
     Ok(image)
 }
 
@@ -125,6 +128,7 @@ pub(crate) fn assemble(
         readers: Default::default(),
         flushing: Mutex::default(),
         decoders: Default::default(),
+        encryption: None,
     })
 }
 
@@ -142,13 +146,6 @@ fn read_header(file: &dyn Storage, budget: &mut MetadataBudget) -> Result<Header
 fn access(header: &Header, how: &OpenOptions<'_>) -> Result<Access> {
     if how.inspect_only {
         return Ok(Access::Inspect);
-    }
-    let refuse =
-        |feature: &str| Err(Error::Unsupported { format: FORMAT, feature: feature.to_owned() });
-    match header.crypt_method {
-        spec::crypt::NONE => {}
-        spec::crypt::AES => return refuse("AES encryption"),
-        _ => return refuse("LUKS encryption"),
     }
     if !how.writable {
         return Ok(Access::Read);

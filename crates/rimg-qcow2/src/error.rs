@@ -23,6 +23,8 @@ pub(crate) enum CorruptKind {
     ExtendedL2ClusterBits,
     #[error("encryption method {0} is unknown")]
     CryptMethod(u32),
+    #[error("the image is encrypted with LUKS but does not say where its LUKS header is")]
+    NoEncryptionHeader,
     #[error("offset {0:#x} is not a multiple of the cluster size")]
     Misaligned(u64),
     #[error("offset {0:#x} with length {1:#x} is beyond what a file can be")]

@@ -57,6 +57,7 @@ pub(crate) mod offset {
     pub(crate) const HEADER_LENGTH: u64 = v3("header_length");
     pub(crate) const COMPRESSION_TYPE: u64 = v3("compression_type");
     pub(crate) const SIZE: u64 = RawHeaderV2::offset_of("size");
+    pub(crate) const CRYPT_METHOD: u64 = RawHeaderV2::offset_of("crypt_method");
     pub(crate) const L1_SIZE: u64 = RawHeaderV2::offset_of("l1_size");
     pub(crate) const REFCOUNT_TABLE: u64 = RawHeaderV2::offset_of("refcount_table_offset");
 }

@@ -4,6 +4,7 @@ use crate::address::Geometry;
 use crate::allocate::Allocator;
 use crate::bitmap::BitmapState;
 use crate::cache::TableCache;
+use crate::crypt::Encryption;
 use crate::error::FORMAT;
 use crate::flush::DirtyEntries;
 use crate::header::Header;
@@ -45,6 +46,8 @@ pub(crate) struct Qcow2Image {
     /// Nothing was mapped when the image was opened, and nothing lies below it.
     pub(crate) was_blank: bool,
     pub(crate) decoders: DecodePool,
+    /// How guest data is encrypted, where it is.
+    pub(crate) encryption: Option<Arc<Encryption>>,
 }
 
 /// What may be done with an open image.
@@ -146,6 +149,7 @@ impl Qcow2Image {
         let (_, file) = self.data();
         let at = |host| FileOffset { file, host: HostOffset(host) };
         let kind = match run.place {
+            Place::Data { .. } if self.encryption.is_some() => ExtentKind::Encrypted,
             Place::Data { host } => ExtentKind::Data(at(host)),
             Place::Compressed { host, len } => {
                 ExtentKind::Encoded { at: at(host), len_bytes: len, codec: self.codec }
@@ -196,7 +200,8 @@ impl BlockImage for Qcow2Image {
     }
 
     fn compressor(&self) -> Option<&dyn CompressedWrite> {
-        (self.access == Access::Write && !self.has_data_file()).then_some(self)
+        let can = !self.has_data_file() && self.encryption.is_none();
+        (self.access == Access::Write && can).then_some(self)
     }
 
     fn resizer(&self) -> Option<&dyn Resize> {

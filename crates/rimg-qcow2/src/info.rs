@@ -1,6 +1,7 @@
 //! What an image says of itself.
 
 use crate::bitmap::Bitmap;
+use crate::crypt::Encryption;
 use crate::error::FORMAT;
 use crate::header::Header;
 use crate::image::Qcow2Image;
@@ -25,7 +26,7 @@ impl Qcow2Image {
             backing_format: header.backing_format().map(str::to_owned),
             data_file: data_file_name(&header).map(str::to_owned),
             snapshots: self.list()?,
-            specific: specific(&header, &bitmaps),
+            specific: specific(&header, &bitmaps, self.encryption.as_deref()),
         })
     }
 }
@@ -35,7 +36,11 @@ fn data_file_name(header: &Header) -> Option<&str> {
 }
 
 /// Under the names and in the order of QEMU's JSON.
-fn specific(header: &Header, bitmaps: &[Bitmap]) -> Vec<(&'static str, InfoValue)> {
+fn specific(
+    header: &Header,
+    bitmaps: &[Bitmap],
+    encryption: Option<&Encryption>,
+) -> Vec<(&'static str, InfoValue)> {
     let text = |text: &str| InfoValue::Text(text.to_owned());
     let is_version_3 = header.version >= 3;
     let compression = match header.compression_type {
@@ -55,10 +60,8 @@ fn specific(header: &Header, bitmaps: &[Bitmap]) -> Vec<(&'static str, InfoValue
     }
     let refcount_bits = header.geometry.refcount.bits();
     specific.push(("refcount-bits", InfoValue::Number(refcount_bits.into())));
-    match header.crypt_method {
-        spec::crypt::AES => specific.push(("encrypt", encryption("aes"))),
-        spec::crypt::LUKS => specific.push(("encrypt", encryption("luks"))),
-        _ => {}
+    if let Some(encryption) = encryption {
+        specific.push(("encrypt", encryption.describe()));
     }
     if let Some(name) = data_file_name(header) {
         let is_raw = header.autoclear & spec::autoclear::DATA_FILE_RAW != 0;
@@ -70,10 +73,6 @@ fn specific(header: &Header, bitmaps: &[Bitmap]) -> Vec<(&'static str, InfoValue
         specific.push(("extended-l2", InfoValue::Bool(header.geometry.extended_l2)));
     }
     specific
-}
-
-fn encryption(format: &str) -> InfoValue {
-    InfoValue::Map(vec![("format", InfoValue::Text(format.to_owned()))])
 }
 
 fn describe_bitmap(bitmap: &Bitmap) -> InfoValue {

@@ -8,6 +8,7 @@ mod cache;
 mod check;
 mod compress;
 mod create;
+mod crypt;
 mod driver;
 mod error;
 mod flush;

@@ -2,6 +2,7 @@
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
 use crate::address::{ClusterBits, Geometry, RefcountOrder};
+use crate::crypt::NewEncryption;
 use crate::error::FORMAT;
 use crate::spec;
 use rimg_core::{Codec, Error, OptionKind, OptionSpec, Preallocation, RawOptions, Result};
@@ -81,6 +82,7 @@ pub(crate) struct CreateOptions {
     pub(crate) data_file_raw: bool,
     pub(crate) backing_file: Option<String>,
     pub(crate) backing_format: Option<String>,
+    pub(crate) encryption: Option<NewEncryption>,
 }
 
 impl CreateOptions {
@@ -136,7 +138,8 @@ impl CreateOptions {
         let geometry =
             Geometry { cluster, extended_l2, zero_flag: version >= 3 && !extended_l2, refcount };
         let size_bytes = rounded_size(size_bytes, geometry)?;
-        refuse_encryption(raw)?;
+        let encryption = is_on(raw, "encryption")?.unwrap_or(false);
+        let encryption = NewEncryption::parse(raw, encryption)?;
         Ok(Self {
             version,
             geometry,
@@ -152,6 +155,7 @@ impl CreateOptions {
             data_file_raw,
             backing_file,
             backing_format,
+            encryption,
         })
     }
 }
@@ -323,29 +327,6 @@ fn rounded_size(size_bytes: u64, geometry: Geometry) -> Result<u64> {
     Ok(size)
 }
 
-fn refuse_encryption(raw: &RawOptions) -> Result<()> {
-    let has_flag = is_on(raw, "encryption")?.unwrap_or(false);
-    match raw.value("encrypt.format") {
-        Some(_) if has_flag => refuse(
-            "encryption",
-            "'encrypt.format' and its alias 'encryption' can't be used at the same time",
-        ),
-        Some("aes" | "luks") => unsupported_encryption(),
-        Some(other) => {
-            refuse("encrypt.format", format!("Parameter 'format' does not accept value '{other}'"))
-        }
-        None if has_flag => unsupported_encryption(),
-        None if raw.iter().any(|(name, _)| name.starts_with("encrypt.")) => {
-            refuse("encrypt.format", "Parameter 'encrypt.format' is missing")
-        }
-        None => Ok(()),
-    }
-}
-
-fn unsupported_encryption() -> Result<()> {
-    Err(Error::Unsupported { format: FORMAT, feature: "creating encrypted images".into() })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -390,10 +371,31 @@ mod tests {
 
     #[test]
     fn encryption_is_refused_not_ignored() {
-        let raw = RawOptions::new().with("encrypt.format", "luks").with("encrypt.key-secret", "s");
-        assert!(matches!(CreateOptions::parse(0, &raw), Err(Error::Unsupported { .. })));
-        let missing = reason(0, &[("encrypt.key-secret", "s")]);
-        assert_eq!(missing, "Parameter 'encrypt.format' is missing");
+        let luks = ("encrypt.format", "luks");
+        let aes = ("encrypt.format", "aes");
+        let secret = ("encrypt.key-secret", "s");
+        for (options, expected) in [
+            (&[secret][..], "Parameter 'encrypt.format' is missing"),
+            (&[luks], "Parameter 'encrypt.key-secret' is required for cipher"),
+            (&[aes, secret], "No secret with id 's'"),
+            (
+                &[aes, ("encryption", "on")],
+                "'encrypt.format' and its alias 'encryption' can't be used at the same time",
+            ),
+            (&[("encrypt.format", "x")], "Parameter 'format' does not accept value 'x'"),
+            (&[aes, ("encrypt.iter-time", "1")], "Parameter 'encrypt.iter-time' is unexpected"),
+            (
+                &[luks, ("encrypt.cipher-alg", "x")],
+                "Parameter 'cipher-alg' does not accept value 'x'",
+            ),
+            (&[luks, ("encrypt.cipher-alg", "sm4")], "Algorithm 'sm4' not supported"),
+            (
+                &[luks, ("encrypt.ivgen-alg", "essiv"), ("encrypt.ivgen-hash-alg", "sha1")],
+                "No AES cipher with key size 20 available",
+            ),
+        ] {
+            assert_eq!(reason(0, options), expected);
+        }
     }
 
     #[test]

@@ -91,7 +91,7 @@ impl Qcow2Image {
                 .split_at_mut_checked(num::to_usize(len)?)
                 .ok_or(Error::Misuse("runs longer than the buffer"))?;
             match run.place {
-                Place::Data { host } => self.fetch_data(now, host)?,
+                Place::Data { host } => self.fetch_data(now, at, host)?,
                 Place::Zero { .. } => now.fill(0),
                 Place::Backing => self.fetch_backing(now, at)?,
                 Place::Compressed { .. } => self.fetch_compressed(now, at, group)?,
@@ -103,7 +103,8 @@ impl Qcow2Image {
         Ok(())
     }
 
-    fn fetch_data(&self, buf: &mut [u8], host: u64) -> Result<()> {
+    /// Reads bytes of the data file as they are.
+    pub(crate) fn fetch_bytes(&self, buf: &mut [u8], host: u64) -> Result<()> {
         let (file, _) = self.data();
         match file.read_exact_at(buf, host) {
             Ok(()) => return Ok(()),

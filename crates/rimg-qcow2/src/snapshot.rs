@@ -65,6 +65,7 @@ impl Qcow2Image {
         let mut view = driver::assemble(file, data_file, header, Access::Read, self.limits)?;
         view.backing = self.backing.as_ref().map(Arc::clone);
         view.backing_left_out = self.backing_left_out;
+        view.encryption = self.encryption.as_ref().map(Arc::clone);
         view.size_bytes.store(entry.info.disk_size_bytes, Ordering::Release);
         Ok(view)
     }

@@ -119,6 +119,9 @@ pub(crate) mod crypt {
     pub(crate) const LUKS: u32 = 2;
 }
 
+/// LUKS headers are kept from being overwritten as far as this; with key material they take 2 MiB.
+pub(crate) const MAX_GUARDED_LUKS_BYTES: u64 = 16 << 20;
+
 /// Compression types (Header, byte 104).
 pub(crate) mod compression {
     /// Deflate.

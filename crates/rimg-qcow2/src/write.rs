@@ -117,8 +117,9 @@ impl Qcow2Image {
         })
     }
 
-    /// Writes to guest clusters that the caller has claimed.
-    pub(crate) fn write_claimed(&self, buf: &[u8], at: u64) -> Result<()> {
+    /// Writes to guest clusters that the caller has claimed: whole sectors where they are
+    /// encrypted.
+    pub(crate) fn write_whole(&self, buf: &[u8], at: u64) -> Result<()> {
         let mut rest = buf;
         let mut at = at;
         while !rest.is_empty() {
@@ -256,16 +257,12 @@ impl Qcow2Image {
 
     fn carry_out(&self, plan: Plan, buf: &[u8]) -> Result<()> {
         let g = self.geometry;
-        let data = self.data_writer()?;
         let data_at = plan.host.saturating_add(g.in_cluster(plan.range.start));
-        let PlanKind::Link { new, virgin, old } = plan.kind else {
-            return data.write_all_at(buf, data_at).map_err(Error::io("write cluster", data_at));
-        };
-        let written =
-            self.fill_up(&plan.range, plan.host, &old, new.is_some(), virgin).and_then(|entries| {
-                data.write_all_at(buf, data_at).map_err(Error::io("write cluster", data_at))?;
-                Ok(entries)
-            });
+        let store = || self.store_data("write cluster", buf, plan.range.start, data_at);
+        let PlanKind::Link { new, virgin, old } = plan.kind else { return store() };
+        let written = self
+            .fill_up(&plan.range, plan.host, &old, new.is_some(), virgin)
+            .and_then(|entries| store().map(|()| entries));
         let mut state = self.lock()?;
         match written {
             Ok(entries) => self.link(&mut state, plan.range.start, &old, &entries),
@@ -355,7 +352,6 @@ impl Qcow2Image {
     /// Brings guest bytes to the cluster at `host`, which is guest cluster `guest`. What lies
     /// behind the end of the disk becomes zeroes.
     fn fill(&self, fill: Range<u64>, guest: u64, host: u64, virgin: bool) -> Result<()> {
-        let data = self.data_writer()?;
         let at = host.saturating_add(fill.start.saturating_sub(guest));
         let len = fill.end.saturating_sub(fill.start);
         let there = fill.end.min(self.size_bytes()).saturating_sub(fill.start);
@@ -363,6 +359,12 @@ impl Qcow2Image {
         if there > 0 {
             self.read(&mut bytes, fill.start)?;
         }
+        if self.encryption.is_some() {
+            // Zeroes are no zeroes in the file.
+            bytes.resize(num::to_usize(len)?, 0);
+            return self.store_data("copy cluster", &bytes, fill.start, at);
+        }
+        let data = self.data_writer()?;
         let zero_from = if zeroes::is_zero(&bytes) {
             0
         } else {

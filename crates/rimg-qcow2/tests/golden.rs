@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use rimg_core::{
-    BlockImage, Dependency, DependencyGate, Error, FormatDriver as _, Limits, OpenOptions, Result,
-    SnapshotSelector, Storage,
+    BlockImage, Dependency, DependencyGate, Error, FormatDriver as _, Limits, OpenOptions,
+    RawOptions, Result, SnapshotSelector, Storage,
 };
 use rimg_qcow2::DRIVER;
 use rimg_storage::{FileOptions, FileStorage};
@@ -17,7 +17,7 @@ use std::sync::Arc;
 #[test]
 fn images_read_as_the_manifest_says() {
     golden::for_each("qcow2", |golden| {
-        let opened = open(&golden.path());
+        let opened = open(golden);
         match (&golden.refused, opened) {
             (Some(refused), Err(error)) => {
                 let variant = format!("{error:?}");
@@ -32,6 +32,20 @@ fn images_read_as_the_manifest_says() {
     });
 }
 
+#[test]
+fn encrypted_images_need_their_passphrase() {
+    let mut found = 0;
+    golden::for_each("qcow2", |golden| {
+        if golden.passphrase.is_some() {
+            found += 1;
+            let error = open_with(&golden.path(), RawOptions::NONE).unwrap_err();
+            let expected = "Parameter 'encrypt.key-secret' is required for cipher";
+            assert_eq!(error.to_string(), expected, "{}", golden.file);
+        }
+    });
+    assert!(found > 1, "{found} images");
+}
+
 /// All of them can be looked at, whatever may be read of them.
 #[test]
 fn images_describe_themselves() {
@@ -39,7 +53,7 @@ fn images_describe_themselves() {
         if golden.refused.is_some() {
             return;
         }
-        let image = open(&golden.path()).unwrap();
+        let image = open(golden).unwrap();
         let info = image.info().unwrap();
         assert_eq!(info.format, "qcow2");
         assert_eq!(Some(info.virtual_size_bytes), golden.virtual_size_bytes);
@@ -71,13 +85,23 @@ fn chain_of(error: &Error) -> String {
     text
 }
 
-fn open(path: &Path) -> Result<Box<dyn BlockImage>> {
+fn open(golden: &GoldenFile) -> Result<Box<dyn BlockImage>> {
+    let mut options = RawOptions::new();
+    if let Some(passphrase) = &golden.passphrase {
+        options.set("encrypt.key-secret", "s");
+        options.add_secret("s", passphrase.as_str().into());
+    }
+    open_with(&golden.path(), &options)
+}
+
+fn open_with(path: &Path, options: &RawOptions) -> Result<Box<dyn BlockImage>> {
     let gate = Beside(path.parent().unwrap().to_owned());
     let how = OpenOptions {
         writable: false,
         inspect_only: false,
         limits: Limits::default(),
         gate: &gate,
+        options,
     };
     DRIVER.open(gate.storage(path)?, &how)
 }

@@ -349,7 +349,13 @@ fn open_as(
     writable: bool,
     inspect_only: bool,
 ) -> Result<Box<dyn BlockImage>> {
-    let how = OpenOptions { writable, inspect_only, limits: Limits::default(), gate: &Blank };
+    let how = OpenOptions {
+        writable,
+        inspect_only,
+        limits: Limits::default(),
+        gate: &Blank,
+        options: RawOptions::NONE,
+    };
     DRIVER.open(Arc::new(storage.clone()), &how)
 }
 

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{DRIVERS, Kind, Op, apply, create, kinds, open, ops};
+use common::{DRIVERS, Kind, Op, apply, create, create_with, kinds, open, ops};
 use proptest::prelude::*;
 use rimg_core::{Error, FindingKind, Preallocation, RawOptions, Repair, Storage};
 use rimg_testkit::storages::{Fault, FaultyStorage};
@@ -32,6 +32,40 @@ proptest! {
         model.assert_same(image.as_ref(), "written");
         image.close().unwrap();
         let image = dir.open("disk", "qcow2", false).unwrap();
+        model.assert_same(image.as_ref(), "opened again");
+        assert_sound(image.as_ref());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn an_encrypted_image_is_the_disk_that_was_written(
+        kind in kinds(), ops in ops(40), format in prop_oneof![Just("aes"), Just("luks")],
+    ) {
+        let secret = || RawOptions::new().with_secret("s", "swordfish".into());
+        let mut new = secret().with("encrypt.format", format).with("encrypt.key-secret", "s");
+        if format == "luks" {
+            new.set("encrypt.iter-time", "0");
+        }
+        let key = secret().with("encrypt.key-secret", "s");
+        let dir = MemoryDir::new(DRIVERS);
+        let open = || dir.open_with("disk", "qcow2", true, &key).unwrap();
+        let mut model = create_with(&dir, &kind, new);
+        let mut image = open();
+        model.assert_same(image.as_ref(), "new");
+        for op in &ops {
+            if matches!(op, Op::Reopen) {
+                image.close().unwrap();
+                image = open();
+                assert_sound(image.as_ref());
+            }
+            apply(op, image.as_ref(), &mut model);
+        }
+        model.assert_same(image.as_ref(), "written");
+        image.close().unwrap();
+        let image = open();
         model.assert_same(image.as_ref(), "opened again");
         assert_sound(image.as_ref());
     }

@@ -37,6 +37,7 @@ impl FormatDriver for RawDriver {
 
     /// Takes the bytes as they are; what they look like is never asked.
     fn open(&self, file: Arc<dyn Storage>, how: &OpenOptions<'_>) -> Result<Box<dyn BlockImage>> {
+        how.refuse_options(FORMAT)?;
         Ok(Box::new(RawImage::open(file, how.writable)?))
     }
 

@@ -1,8 +1,8 @@
 //! Every raw image of `testdata/` reads as its manifest says.
 
 use rimg_core::{
-    BlockImage, Dependency, DependencyGate, Error, FormatDriver as _, Limits, OpenOptions, Result,
-    Storage,
+    BlockImage, Dependency, DependencyGate, Error, FormatDriver as _, Limits, OpenOptions,
+    RawOptions, Result, Storage,
 };
 use rimg_raw::DRIVER;
 use rimg_storage::{FileOptions, FileStorage};
@@ -18,6 +18,7 @@ fn images_read_as_the_manifest_says() {
             inspect_only: false,
             limits: Limits::default(),
             gate: &Nothing,
+            options: RawOptions::NONE,
         };
         let image = DRIVER.open(Arc::new(file), &how).unwrap();
         assert_eq!(Some(image.size_bytes()), golden.virtual_size_bytes, "{}", golden.file);

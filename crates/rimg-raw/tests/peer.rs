@@ -152,8 +152,13 @@ fn usage(path: &Path) -> (u64, Option<u64>) {
 fn open(path: &Path, writable: bool) -> Result<Box<dyn BlockImage>> {
     let options = if writable { FileOptions::write() } else { FileOptions::read() };
     let file = Arc::new(FileStorage::open(path, options).unwrap());
-    let how =
-        OpenOptions { writable, inspect_only: false, limits: Limits::default(), gate: &NoGate };
+    let how = OpenOptions {
+        writable,
+        inspect_only: false,
+        limits: Limits::default(),
+        gate: &NoGate,
+        options: RawOptions::NONE,
+    };
     rimg_raw::DRIVER.open(file, &how)
 }
 

@@ -62,8 +62,22 @@ impl MemoryDir {
     /// # Errors
     /// What the driver says.
     pub fn open(&self, name: &str, format: &str, writable: bool) -> Result<Box<dyn BlockImage>> {
-        let how =
-            OpenOptions { writable, inspect_only: false, limits: Limits::default(), gate: self };
+        self.open_with(name, format, writable, RawOptions::NONE)
+    }
+
+    /// Opens an image with run-time options.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn open_with(
+        &self,
+        name: &str,
+        format: &str,
+        writable: bool,
+        options: &RawOptions,
+    ) -> Result<Box<dyn BlockImage>> {
+        let limits = Limits::default();
+        let how = OpenOptions { writable, inspect_only: false, limits, gate: self, options };
         self.driver(format).open(self.file(name), &how)
     }
 

@@ -24,6 +24,8 @@ pub struct GoldenFile {
     /// SHA-256 of the guest's disk in internal snapshots, by name.
     #[serde(default)]
     pub snapshots: BTreeMap<String, String>,
+    /// What opens an encrypted image, as `encrypt.key-secret`.
+    pub passphrase: Option<String>,
     /// How opening it fails, where it must.
     pub refused: Option<Refused>,
     /// The folder that the manifest was found in.

@@ -7,8 +7,8 @@ use crate::policy::{Grant, Policy};
 use crate::probe::{Probed, probe};
 use crate::registry::driver;
 use rimg_core::{
-    BlockImage, Dependency, DependencyGate, DependencyRole, Error, Match, OpenOptions, Result,
-    Storage,
+    BlockImage, Dependency, DependencyGate, DependencyRole, Error, Match, OpenOptions, RawOptions,
+    Result, Storage,
 };
 use rimg_storage::FileStorage;
 use std::fs;
@@ -17,6 +17,9 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+
+/// Options of the image below start so.
+const BACKING_OPTIONS: &str = "backing.";
 
 /// Where the bytes of an image come from.
 #[derive(Debug, Clone)]
@@ -82,8 +85,10 @@ pub(crate) fn open_layer(
     link: &Link<'_>,
     format: Option<&str>,
     writable: bool,
+    options: &RawOptions,
     layers: &Mutex<Vec<Layer>>,
 ) -> Result<Box<dyn BlockImage>> {
+    let (below, own) = options.split_prefix(BACKING_OPTIONS);
     let file = match &link.source {
         Source::Storage(file) => Arc::clone(file),
         Source::File(path) => open_file(opener, path, writable)?,
@@ -105,7 +110,7 @@ pub(crate) fn open_layer(
     });
     drop(all);
 
-    let gate = ChainGate { opener, link, layers, index };
+    let gate = ChainGate { opener, link, layers, index, options: &below };
     let image = driver.open(
         file,
         &OpenOptions {
@@ -113,6 +118,7 @@ pub(crate) fn open_layer(
             inspect_only: opener.inspect_only,
             limits: opener.limits,
             gate: &gate,
+            options: &own,
         },
     )?;
     Ok(if guarded { Box::new(GuardedRaw::new(image, opener.formats)) } else { image })
@@ -137,6 +143,8 @@ struct ChainGate<'a> {
     layers: &'a Mutex<Vec<Layer>>,
     /// The image's place among the layers.
     index: usize,
+    /// What the image below is to be told.
+    options: &'a RawOptions,
 }
 
 impl DependencyGate for ChainGate<'_> {
@@ -195,7 +203,9 @@ impl ChainGate<'_> {
         check_depth(self.opener, link.depth)?;
         let wanted_here = self.opener.writable_depth == Some(link.depth.saturating_sub(1));
         let writable = wanted.writable || wanted_here;
-        let open = || open_layer(self.opener, &link, wanted.format, writable, self.layers);
+        let open = || {
+            open_layer(self.opener, &link, wanted.format, writable, self.options, self.layers)
+        };
         let image = if link.depth.is_multiple_of(LEVELS_PER_STACK) {
             on_another_stack(open)?
         } else {
@@ -293,6 +303,7 @@ impl Opener {
                     }
                 }
                 alone.format = format;
+                alone.options = alone.options.split_prefix(BACKING_OPTIONS).0;
                 alone.writable = false;
             }
         }

@@ -8,7 +8,7 @@ use crate::probe::probe;
 use crate::registry::{FORMATS, Formats, driver};
 use crate::target::Target;
 use core::fmt::{self, Debug};
-use rimg_core::{DependencyRole, Error, FormatDriver, Limits, RawOptions, Result};
+use rimg_core::{DependencyRole, Error, FormatDriver, Limits, RawOptions, Result, Secret};
 use rimg_storage::{CacheMode, FileOptions, FileStorage};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -80,12 +80,17 @@ impl Creator {
         self
     }
 
-    /// Several creation options.
+    /// Several creation options, and their secrets.
     #[must_use]
     pub fn options(mut self, options: &RawOptions) -> Self {
-        for (name, value) in options.iter() {
-            self.options.set(name, value);
-        }
+        self.options.add(options);
+        self
+    }
+
+    /// A passphrase that options may name `id`, as in `encrypt.key-secret=id`.
+    #[must_use]
+    pub fn secret(mut self, id: impl Into<String>, secret: Secret) -> Self {
+        self.options.add_secret(id, secret);
         self
     }
 
@@ -226,6 +231,8 @@ impl Creator {
         let Some(format) = format else { return Err(no_backing_format(self.guess(&below))) };
         let mut opener = Opener::new().formats(self.formats).limits(self.limits).format(format);
         opener.policy = Arc::clone(&self.policy);
+        // Its size is all that is wanted: that takes no key.
+        opener = opener.inspect_only(true);
         let image = opener.open(below).map_err(|error| dependency(error.source))?;
         Ok(Some(image.size_bytes()))
     }

@@ -32,7 +32,7 @@ pub use rimg_core::{
     Extent, ExtentKind, FileOffset, Finding, FindingKind, FormatDriver, FormatInfo, GuestOffset,
     HostOffset, ImageInfo, ImageWrite, InfoValue, Limits, Location, Match, Measure, Measured,
     NewSnapshot, OptionKind, OptionSpec, Overlay, Preallocation, RawOptions, Repair, Resize,
-    Result, SnapshotEdit, SnapshotInfo, SnapshotSelector, Snapshots, Storage, StorageRun,
+    Result, Secret, SnapshotEdit, SnapshotInfo, SnapshotSelector, Snapshots, Storage, StorageRun,
     StorageWrite, Zeroing,
 };
 #[cfg(feature = "mmap")]

@@ -6,7 +6,9 @@ use crate::policy::{DenyAll, Policy};
 use crate::registry::{FORMATS, Formats};
 use core::fmt::{self, Debug};
 use core::ops::Deref;
-use rimg_core::{BlockImage, DependencyRole, FormatInfo, Limits, Result, Storage};
+use rimg_core::{
+    BlockImage, DependencyRole, FormatInfo, Limits, RawOptions, Result, Secret, Storage,
+};
 use rimg_storage::{CacheMode, FileOptions, Locking};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,6 +33,7 @@ pub struct Opener {
     pub(crate) cache: CacheMode,
     pub(crate) locking: Locking,
     pub(crate) policy: Arc<dyn Policy>,
+    pub(crate) options: RawOptions,
 }
 
 impl Default for Opener {
@@ -46,6 +49,7 @@ impl Default for Opener {
             cache: CacheMode::default(),
             locking: Locking::default(),
             policy: Arc::new(DenyAll),
+            options: RawOptions::new(),
         }
     }
 }
@@ -139,6 +143,38 @@ impl Opener {
         self
     }
 
+    /// A run-time option of the format, such as `encrypt.key-secret`, which names a
+    /// [`secret`](Self::secret). Those of the image below start with `backing.`, those of the one
+    /// below that with `backing.backing.`, and so on.
+    #[must_use]
+    pub fn option(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.options.set(name, value);
+        self
+    }
+
+    /// A passphrase that options may name `id`.
+    /// ```
+    /// use rimg::{Opener, Secret};
+    ///
+    /// let opener = Opener::new()
+    ///     .format("qcow2")
+    ///     .option("encrypt.key-secret", "disk")
+    ///     .secret("disk", Secret::from("correct horse"));
+    /// assert!(!format!("{opener:?}").contains("horse"));
+    /// ```
+    #[must_use]
+    pub fn secret(mut self, id: impl Into<String>, secret: Secret) -> Self {
+        self.options.add_secret(id, secret);
+        self
+    }
+
+    /// Several options, and their secrets.
+    #[must_use]
+    pub fn options(mut self, options: &RawOptions) -> Self {
+        self.options.add(options);
+        self
+    }
+
     /// Opens the image in a local file.
     ///
     /// # Errors
@@ -162,7 +198,14 @@ impl Opener {
     fn open_source(&self, source: Source) -> Result<OpenedImage> {
         let layers = Mutex::new(Vec::new());
         let link = Link::top(source)?;
-        let image = chain::open_layer(self, &link, self.format.as_deref(), self.writable, &layers)?;
+        let image = chain::open_layer(
+            self,
+            &link,
+            self.format.as_deref(),
+            self.writable,
+            &self.options,
+            &layers,
+        )?;
         let layers = layers.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok(OpenedImage { image, layers })
     }
@@ -185,6 +228,7 @@ impl Debug for Opener {
             .field("limits", &self.limits)
             .field("cache", &self.cache)
             .field("locking", &self.locking)
+            .field("options", &self.options)
             .finish_non_exhaustive()
     }
 }

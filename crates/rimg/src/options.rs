@@ -5,7 +5,7 @@ use rimg_core::{Error, FormatInfo, OptionKind, OptionSpec, RawOptions, Result};
 /// Refuses names that the format does not know, and brings sizes to plain bytes and truth values
 /// to `on` and `off`.
 pub(crate) fn normalise(format: &FormatInfo, options: &RawOptions) -> Result<RawOptions> {
-    let mut plain = RawOptions::new();
+    let mut plain = options.clone();
     for (name, value) in options.iter() {
         let spec = format
             .create_options

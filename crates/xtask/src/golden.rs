@@ -89,12 +89,19 @@ fn entry(recipe: &Recipe, work: &Path) -> Result<Entry> {
         virtual_size_bytes: None,
         guest_sha256: None,
         snapshots: Vec::new(),
+        passphrase: None,
         refused: None,
     };
     match recipe.expect {
         Expect::Companion => {}
         Expect::Refused { error, says } => {
             entry.refused = Some((error.to_owned(), says.to_owned()));
+        }
+        Expect::Encrypted { passphrase } => {
+            let (size, sha) = encrypted_guest(&image, recipe.format, passphrase, work)?;
+            entry.virtual_size_bytes = Some(size);
+            entry.guest_sha256 = Some(sha);
+            entry.passphrase = Some(passphrase.to_owned());
         }
         Expect::Guest { snapshots } => {
             let (size, sha) = guest(&image, recipe.format, None, work)?;
@@ -121,8 +128,30 @@ fn guest(image: &Path, format: &str, snapshot: Option<&str>, work: &Path) -> Res
     // qemu-img looks for a data file from the folder it runs in, for a backing file from the image's.
     let folder = image.parent().unwrap_or(Path::new("."));
     run::output(convert.arg(image).arg(&raw).current_dir(folder))?;
-    let told = (fs::metadata(&raw)?.len(), sha256(&raw)?);
-    fs::remove_file(&raw)?;
+    measured(&raw)
+}
+
+/// As [`guest`], with a passphrase.
+fn encrypted_guest(
+    image: &Path,
+    format: &str,
+    passphrase: &str,
+    work: &Path,
+) -> Result<(u64, String)> {
+    let raw = work.join("guest.raw");
+    let secret = format!("secret,id=s,data={passphrase}");
+    let name = image.display();
+    let opts = format!("driver={format},encrypt.key-secret=s,file.filename={name}");
+    let mut convert = Command::new(run::need("qemu-img")?);
+    convert.args(["convert", "--object", &secret, "--image-opts", &opts, "-O", "raw"]);
+    run::output(convert.arg(&raw))?;
+    measured(&raw)
+}
+
+/// Size and SHA-256 of a file that is not needed any more.
+fn measured(raw: &Path) -> Result<(u64, String)> {
+    let told = (fs::metadata(raw)?.len(), sha256(raw)?);
+    fs::remove_file(raw)?;
     Ok(told)
 }
 

@@ -100,8 +100,12 @@ impl NewImage {
         let mut hint = String::new();
         if check {
             let full = combine(&self.filename.to_string_lossy(), backing);
-            let how =
-                How { format: declared.map(str::to_owned), force_share: true, ..How::default() };
+            let how = How {
+                format: declared.map(str::to_owned),
+                force_share: true,
+                inspect_only: true,
+                ..How::default()
+            };
             let unopened = |reason: String| format!("{reason}\nCould not open backing image.");
             let name = ImageName::of_file(full.as_ref()).map_err(unopened)?;
             let opened = open_or_reason(&name, &how).map_err(unopened)?;

@@ -28,7 +28,13 @@ impl Folder {
     }
 
     pub(crate) fn how(&self) -> OpenOptions<'_> {
-        OpenOptions { writable: false, inspect_only: false, limits: Limits::default(), gate: self }
+        OpenOptions {
+            writable: false,
+            inspect_only: false,
+            limits: Limits::default(),
+            gate: self,
+            options: RawOptions::NONE,
+        }
     }
 
     /// Creates a qcow2 image.

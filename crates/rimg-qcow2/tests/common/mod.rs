@@ -78,8 +78,13 @@ pub(crate) fn ops(max: usize) -> impl Strategy<Value = Vec<Op>> {
 
 /// Creates an image of this kind as `disk`, and the disk that it should be.
 pub(crate) fn create(dir: &MemoryDir, kind: &Kind) -> ModelDisk {
+    create_with(dir, kind, RawOptions::new())
+}
+
+/// As [`create`], with options that the kind does not tell.
+pub(crate) fn create_with(dir: &MemoryDir, kind: &Kind, options: RawOptions) -> ModelDisk {
     let mut model = ModelDisk::new(kind.size_bytes);
-    let mut options = RawOptions::new()
+    let mut options = options
         .with("cluster_size", (1_u64 << kind.cluster_bits).to_string())
         .with("refcount_bits", kind.refcount_bits.to_string())
         .with("compat", if kind.version_2 { "0.10" } else { "1.1" });

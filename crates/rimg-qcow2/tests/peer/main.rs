@@ -3,6 +3,7 @@
 
 mod bitmap;
 mod create;
+mod encryption;
 #[path = "../common/folder.rs"]
 mod folder;
 mod read;

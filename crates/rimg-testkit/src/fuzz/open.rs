@@ -3,8 +3,8 @@
 use crate::{MemoryStorage, PlainImage, Rng};
 use rimg_core::{
     BlockImage, Dependency, DependencyGate, Error, ExtentKind, FormatDriver, Limits, Match,
-    OpenOptions, Preallocation, ProbeWindow, Repair, Result, SnapshotSelector, Storage, num,
-    zeroes,
+    OpenOptions, Preallocation, ProbeWindow, RawOptions, Repair, Result, SnapshotSelector, Storage,
+    num, zeroes,
 };
 use std::ops::Range;
 use std::sync::Arc;
@@ -55,7 +55,7 @@ pub fn open(driver: &dyn FormatDriver, bytes: &[u8]) {
 fn how(gate: &AnyName, writable: bool, inspect_only: bool) -> OpenOptions<'_> {
     let mut limits = Limits::default();
     limits.metadata_bytes = 16 << 20;
-    OpenOptions { writable, inspect_only, limits, gate }
+    OpenOptions { writable, inspect_only, limits, gate, options: RawOptions::NONE }
 }
 
 /// Whatever an image names is there: what it holds is not what is tried here.

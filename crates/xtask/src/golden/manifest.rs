@@ -28,6 +28,8 @@ pub(super) struct Entry {
     pub(super) guest_sha256: Option<String>,
     /// Name and SHA-256 of the guest disk in it.
     pub(super) snapshots: Vec<(String, String)>,
+    /// What opens an encrypted image, as `encrypt.key-secret`.
+    pub(super) passphrase: Option<String>,
     /// For images that must not open: the variant of `rimg_core::Error`, and a part of its chain
     /// of messages.
     pub(super) refused: Option<(String, String)>,
@@ -70,6 +72,7 @@ impl Entry {
             virtual_size_bytes: value["virtual_size_bytes"].as_u64(),
             guest_sha256: value["guest_sha256"].as_str().map(str::to_owned),
             snapshots: value["snapshots"].as_object().map_or(Ok(Vec::new()), pairs)?,
+            passphrase: value["passphrase"].as_str().map(str::to_owned),
             refused: match refused.is_object() {
                 true => Some((text(&refused["error"])?, text(&refused["says"])?)),
                 false => None,
@@ -93,6 +96,9 @@ impl Entry {
         }
         for (name, sha) in &self.snapshots {
             value["snapshots"][name] = json!(sha);
+        }
+        if let Some(passphrase) = &self.passphrase {
+            value["passphrase"] = json!(passphrase);
         }
         if let Some((error, says)) = &self.refused {
             value["refused"] = json!({ "error": error, "says": says });
@@ -124,6 +130,7 @@ mod tests {
             virtual_size_bytes: Some(7),
             guest_sha256: Some("01".to_owned()),
             snapshots: vec![("s".to_owned(), "02".to_owned())],
+            passphrase: Some("pass".to_owned()),
             refused: Some(("Unsupported".to_owned(), "why".to_owned())),
         };
         let again = Entry::from_json(&entry.to_json()).unwrap();

@@ -17,6 +17,8 @@ pub(super) struct Recipe {
 pub(super) enum Expect {
     /// Reads; qemu-img tells what the guest sees now and in the internal snapshots named.
     Guest { snapshots: &'static [&'static str] },
+    /// Reads with this passphrase, as `encrypt.key-secret`; qemu-img tells what the guest sees.
+    Encrypted { passphrase: &'static str },
     /// Must be refused with this variant of `rimg_core::Error`, some message of whose chain has
     /// `says` in it.
     Refused { error: &'static str, says: &'static str },
@@ -319,16 +321,15 @@ pub(super) const RECIPES: &[Recipe] = &[
             "qemu-img create -q -f qcow2 --object secret,id=s,data=golden -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10,encrypt.cipher-alg=aes-128,cluster_size=4k luks.qcow2 64k",
             "qemu-io --object secret,id=s,data=golden --image-opts driver=qcow2,encrypt.key-secret=s,file.filename=luks.qcow2 -c 'write -P 0x21 0 8k'",
         ],
-        Expect::Refused { error: "Unsupported", says: "encrypt" },
+        Expect::Encrypted { passphrase: "golden" },
     ),
     qcow2(
         "qcow2/aes.qcow2",
-        "marked as encrypted with the old AES method",
+        "encrypted with the old AES method, whose key is the passphrase \"golden\"",
         &[
-            "cp empty.qcow2 aes.qcow2",
-            // crypt_method, the big-endian word at byte 32.
-            "printf '\\001' | dd of=aes.qcow2 bs=1 seek=35 conv=notrunc status=none",
+            "qemu-img create -q -f qcow2 --object secret,id=s,data=golden -o encrypt.format=aes,encrypt.key-secret=s,cluster_size=4k aes.qcow2 64k",
+            "qemu-io --object secret,id=s,data=golden --image-opts driver=qcow2,encrypt.key-secret=s,file.filename=aes.qcow2 -c 'write -P 0x22 0 8k' -c 'write -P 0x23 40k 512'",
         ],
-        Expect::Refused { error: "Unsupported", says: "encrypt" },
+        Expect::Encrypted { passphrase: "golden" },
     ),
 ];

@@ -26,6 +26,7 @@ const FORMAT_FILES: &[(&str, &str)] = &[
     ("write", "guest writes"),
     ("zero", "zeroes and discards"),
     ("compress", "compressed writes"),
+    ("crypt", "encryption of guest data"),
     ("inflight", "who is at work on what, outside the lock"),
     ("flush", "the order in which metadata becomes durable"),
     ("allocate", "finding room in the file"),
