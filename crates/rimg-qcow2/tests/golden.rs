@@ -135,7 +135,7 @@ impl DependencyGate for Beside {
             None => std::fs::read(&path).is_ok_and(|bytes| bytes.starts_with(b"QFI\xfb")),
         };
         if is_qcow2 {
-            return Ok(Some(Arc::from(open(&path)?)));
+            return Ok(Some(Arc::from(open_with(&path, RawOptions::NONE)?)));
         }
         Ok(Some(Arc::new(PlainImage::new(self.open_file(wanted)?)?)))
     }

@@ -203,9 +203,8 @@ impl ChainGate<'_> {
         check_depth(self.opener, link.depth)?;
         let wanted_here = self.opener.writable_depth == Some(link.depth.saturating_sub(1));
         let writable = wanted.writable || wanted_here;
-        let open = || {
-            open_layer(self.opener, &link, wanted.format, writable, self.options, self.layers)
-        };
+        let open =
+            || open_layer(self.opener, &link, wanted.format, writable, self.options, self.layers);
         let image = if link.depth.is_multiple_of(LEVELS_PER_STACK) {
             on_another_stack(open)?
         } else {

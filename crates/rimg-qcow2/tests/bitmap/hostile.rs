@@ -321,7 +321,13 @@ fn bits_without_memory_become_ones() {
     let mut limits = rimg_core::Limits::default();
     // The image's tables fit, and two clusters of bits.
     limits.metadata_bytes = 3 * CLUSTER;
-    let how = rimg_core::OpenOptions { writable: true, inspect_only: false, limits, gate: &dir };
+    let how = rimg_core::OpenOptions {
+        writable: true,
+        inspect_only: false,
+        limits,
+        gate: &dir,
+        options: rimg_core::RawOptions::NONE,
+    };
     let image = rimg_core::FormatDriver::open(&rimg_qcow2::DRIVER, disk, &how).unwrap();
     for at in (0..SIZE).step_by(1 << 20) {
         image.writer().unwrap().write_at(&[9; 512], at).unwrap();
