@@ -16,7 +16,8 @@ use crate::cache::TableCache;
 use crate::error::CorruptKind;
 use crate::flush::DirtyEntries;
 use crate::header::Header;
-use crate::{refcount, spec};
+use crate::refcount::{self, Place};
+use crate::spec;
 use core::ops::Range;
 use rimg_core::{Error, MetadataBudget, Result, Storage, num};
 use std::collections::{BTreeSet, HashMap};
@@ -195,31 +196,20 @@ impl Allocator {
     /// The slice with the refcount of `cluster`, and its index in there; `None` where there is no
     /// refcount block.
     fn place_of(&self, cluster: u64) -> Result<Option<(u64, usize)>> {
-        let g = self.geometry;
-        let table_index = usize::try_from(cluster >> g.refcounts_per_block_bits());
-        let Some(entry) = table_index.ok().and_then(|index| self.table.get(index)) else {
-            return Ok(None);
-        };
-        let block = entry & spec::REFCOUNT_TABLE_OFFSET_MASK;
-        if block == 0 {
-            return Ok(None);
+        let (g, slice_bytes) = (self.geometry, self.blocks.slice_bytes());
+        match refcount::place_of(&self.table, g, slice_bytes, cluster) {
+            Place::NoBlock => Ok(None),
+            Place::Wrong { entry, block } => {
+                let at = self.table_at.saturating_add(entry.saturating_mul(8));
+                Err(CorruptKind::Misaligned(block).at("refcount table", "entry", at))
+            }
+            Place::In { slice_at, .. } if self.guard.is_contested(g, slice_at) => {
+                let entry = cluster >> g.refcounts_per_block_bits();
+                let at = self.table_at.saturating_add(entry.saturating_mul(8));
+                Err(CorruptKind::Overlap(slice_at).at("refcount table", "entry", at))
+            }
+            Place::In { slice_at, index } => Ok(Some((slice_at, num::to_usize(index)?))),
         }
-        if !g.is_aligned(block) {
-            let index = (cluster >> g.refcounts_per_block_bits()).saturating_mul(8);
-            let at = self.table_at.saturating_add(index);
-            return Err(CorruptKind::Misaligned(block).at("refcount table", "entry", at));
-        }
-        if self.guard.is_contested(g, block) {
-            let index = (cluster >> g.refcounts_per_block_bits()).saturating_mul(8);
-            let at = self.table_at.saturating_add(index);
-            return Err(CorruptKind::Overlap(block).at("refcount table", "entry", at));
-        }
-        let in_block = cluster & g.refcounts_per_block().saturating_sub(1);
-        let per_slice = (self.blocks.slice_bytes() << 3) >> g.refcount.order();
-        let slice = in_block.checked_div(per_slice).unwrap_or(0);
-        let slice_at = block.saturating_add(slice.saturating_mul(self.blocks.slice_bytes()));
-        let index = in_block.saturating_sub(slice.saturating_mul(per_slice));
-        Ok(Some((slice_at, num::to_usize(index)?)))
     }
 
     /// The first `clusters` free clusters in a row. Nothing is taken yet.

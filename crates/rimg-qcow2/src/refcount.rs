@@ -4,9 +4,42 @@
 //! big-endian (Refcount block entry).
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
-use crate::address::RefcountOrder;
+use crate::address::{Geometry, RefcountOrder};
+use crate::spec;
 use core::ops::Range;
 use rimg_core::{num, zeroes};
+
+/// Where the refcount of a cluster is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// There is no refcount block for it: the refcount is 0.
+    NoBlock,
+    /// Table entry `entry` leads to where no block can be: to `block`.
+    Wrong { entry: u64, block: u64 },
+    /// At `index` within the slice of a refcount block that starts at host offset `slice_at`.
+    In { slice_at: u64, index: u64 },
+}
+
+/// Finds the refcount of `cluster` through a refcount table whose blocks are cut into slices of
+/// `slice_bytes`.
+pub(crate) fn place_of(table: &[u64], g: Geometry, slice_bytes: u64, cluster: u64) -> Place {
+    let entry = cluster >> g.refcounts_per_block_bits();
+    let word = usize::try_from(entry).ok().and_then(|index| table.get(index)).copied();
+    let block = word.unwrap_or(0) & spec::REFCOUNT_TABLE_OFFSET_MASK;
+    if block == 0 {
+        return Place::NoBlock;
+    }
+    if !g.is_aligned(block) {
+        return Place::Wrong { entry, block };
+    }
+    let in_block = cluster & g.refcounts_per_block().wrapping_sub(1);
+    let per_slice = (slice_bytes << 3) >> g.refcount.order();
+    let slice = in_block.checked_div(per_slice).unwrap_or(0);
+    Place::In {
+        slice_at: block.saturating_add(slice.saturating_mul(slice_bytes)),
+        index: in_block.saturating_sub(slice.saturating_mul(per_slice)),
+    }
+}
 
 /// The count at `index`; 0 past the end of `block`.
 pub(crate) fn get(block: &[u8], order: RefcountOrder, index: usize) -> u64 {
@@ -134,6 +167,24 @@ mod tests {
             assert_eq!(zero_prefix(&filled, order, start..entries), 0, "{order:?}");
             assert_eq!(zero_prefix(&filled, order, end..entries), entries - end, "{order:?}");
         }
+    }
+
+    #[test]
+    fn places_are_found_in_slices() {
+        let g = Geometry {
+            cluster: crate::address::ClusterBits::new(17).unwrap(),
+            extended_l2: false,
+            zero_flag: true,
+            refcount: RefcountOrder::new(4).unwrap(),
+        };
+        // A block of 128 KiB holds 65,536 counts, a slice of it half of them.
+        let table = [0x4_0000, 0, 0x6_0200];
+        let of = |cluster| place_of(&table, g, 0x1_0000, cluster);
+        assert_eq!(of(5), Place::In { slice_at: 0x4_0000, index: 5 });
+        assert_eq!(of(0x8003), Place::In { slice_at: 0x5_0000, index: 3 });
+        assert_eq!(of(0x1_0000), Place::NoBlock);
+        assert_eq!(of(0x2_0000), Place::Wrong { entry: 2, block: 0x6_0200 });
+        assert_eq!(of(u64::MAX), Place::NoBlock);
     }
 
     #[test]

@@ -151,3 +151,6 @@ pub(crate) const REFCOUNT_TABLE_RESERVED: u64 = 0x1ff;
 pub(crate) const SUBCLUSTERS: u32 = 32;
 /// Compressed lengths are counted in sectors of this size (Compressed clusters descriptor).
 pub(crate) const SECTOR_BYTES: u64 = 512;
+/// The half of an extended entry's bitmap that says which subclusters are allocated; the other
+/// half says which read as zeroes (Extended L2 entries).
+pub(crate) const ALLOCATED_BITS: u64 = 0xffff_ffff;

@@ -60,15 +60,12 @@ pub(crate) enum Sub {
     Data,
 }
 
-/// The two halves of an extended entry's bitmap.
-const ALLOCATED_BITS: u64 = 0xffff_ffff;
-
 impl L2Entry {
     /// A standard cluster whose every byte is data.
     pub(crate) const fn standard(host: u64, geometry: Geometry) -> Self {
         Self {
             descriptor: host | spec::COPIED,
-            bitmap: if geometry.extended_l2 { ALLOCATED_BITS } else { 0 },
+            bitmap: if geometry.extended_l2 { spec::ALLOCATED_BITS } else { 0 },
         }
     }
 
@@ -85,7 +82,7 @@ impl L2Entry {
     /// A cluster without space that reads as zeroes.
     pub(crate) const fn zero(geometry: Geometry) -> Self {
         if geometry.extended_l2 {
-            Self { descriptor: 0, bitmap: ALLOCATED_BITS << 32 }
+            Self { descriptor: 0, bitmap: spec::ALLOCATED_BITS << 32 }
         } else {
             Self { descriptor: spec::ZERO, bitmap: 0 }
         }
@@ -153,7 +150,7 @@ impl L2Entry {
             };
             return Ok((sub, 1));
         }
-        let allocated = self.bitmap & ALLOCATED_BITS;
+        let allocated = self.bitmap & spec::ALLOCATED_BITS;
         let zero = self.bitmap >> 32;
         if allocated & zero != 0 {
             return Err(CorruptKind::SubclusterBitmap(self.bitmap));
@@ -173,7 +170,7 @@ impl L2Entry {
     /// Whether a whole cluster without space in the file reads as zeroes all over.
     pub(crate) const fn is_plain_zero(self, geometry: Geometry) -> bool {
         if geometry.extended_l2 {
-            self.descriptor == 0 && self.bitmap == ALLOCATED_BITS << 32
+            self.descriptor == 0 && self.bitmap == spec::ALLOCATED_BITS << 32
         } else {
             self.descriptor == spec::ZERO
         }

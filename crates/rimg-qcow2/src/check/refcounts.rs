@@ -2,11 +2,12 @@
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
 use super::counts::Counts;
-use super::{Report, image_end, index};
+use super::{Report, image_end};
 use crate::address::Geometry;
 use crate::cache::{TableCache, read_padded};
 use crate::header::Header;
-use crate::{refcount, spec};
+use crate::refcount::{self, Place};
+use crate::spec;
 use rimg_core::{Error, FindingKind, MetadataBudget, Result, Storage, num};
 
 /// How much memory refcount blocks take while they are compared.
@@ -130,28 +131,20 @@ impl<'a> Refcounts<'a> {
     }
 
     fn of(&mut self, cluster: u64) -> Result<OnDisk> {
-        let g = self.g;
-        let number = cluster >> g.refcounts_per_block_bits();
-        let block = match self.table.get(index(number)) {
-            Some(entry) => entry & spec::REFCOUNT_TABLE_OFFSET_MASK,
-            None => 0,
-        };
-        if block == 0 {
-            return Ok(OnDisk::Count(0));
-        }
-        // No file reaches past what is an offset to the operating system.
-        if !g.is_aligned(block) || i64::try_from(block).is_err() {
-            return Ok(OnDisk::Unknown);
-        }
-        let in_block = cluster & g.refcounts_per_block().saturating_sub(1);
         let slice_bytes = self.blocks.slice_bytes();
-        let per_slice = (slice_bytes << 3) >> g.refcount.order();
-        let slice = in_block.checked_div(per_slice).unwrap_or(0);
-        let slice_at = block.saturating_add(slice.saturating_mul(slice_bytes));
-        let in_slice = in_block.saturating_sub(slice.saturating_mul(per_slice));
+        let place = refcount::place_of(&self.table, self.g, slice_bytes, cluster);
+        let (slice_at, index) = match place {
+            Place::NoBlock => return Ok(OnDisk::Count(0)),
+            Place::Wrong { .. } => return Ok(OnDisk::Unknown),
+            // No file reaches past what is an offset to the operating system.
+            Place::In { slice_at, .. } if i64::try_from(slice_at).is_err() => {
+                return Ok(OnDisk::Unknown);
+            }
+            Place::In { slice_at, index } => (slice_at, index),
+        };
         let Ok(bytes) = self.blocks.slice(self.file, slice_at, "read refcount block") else {
             return Ok(OnDisk::Unknown);
         };
-        Ok(OnDisk::Count(refcount::get(bytes, g.refcount, num::to_usize(in_slice)?)))
+        Ok(OnDisk::Count(refcount::get(bytes, self.g.refcount, num::to_usize(index)?)))
     }
 }

@@ -16,9 +16,6 @@ use rimg_core::{Error, FindingKind, Result, Storage, num};
 /// them again and again: looking at each time would take for ever.
 const TOO_MANY_TABLES: &str = "ERROR L1 table refers to more L2 tables than the file has clusters";
 
-/// The half of an extended entry's bitmap that says which subclusters are allocated.
-const ALLOCATED_BITS: u64 = 0xffff_ffff;
-
 /// An L1 table in memory.
 pub(super) struct L1<'a> {
     /// Where it lies in the file.
@@ -117,7 +114,7 @@ impl<'a> Walker<'a> {
         let g = self.g;
         let host = entry.descriptor & spec::OFFSET_MASK;
         let is_zero = !g.extended_l2 && entry.descriptor & spec::ZERO != 0;
-        let allocated = entry.bitmap & ALLOCATED_BITS;
+        let allocated = entry.bitmap & spec::ALLOCATED_BITS;
         // In a data file offset 0 is as good as any.
         let may_be_at_0 = self.has_data_file && self.is_copied(entry) && !is_zero;
         if host == 0 && !may_be_at_0 {
