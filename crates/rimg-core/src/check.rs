@@ -7,8 +7,13 @@ use core::fmt::Debug;
 pub trait Check: Send + Sync {
     /// Goes over all metadata, reporting each finding as it is made.
     ///
+    /// When it repairs, a finding may come twice, first as it was found and then as it was
+    /// repaired; the summary counts it once. To be sure of what a repair left, check again.
+    ///
     /// # Errors
-    /// When the check cannot be finished; what was reported until then holds.
+    /// [`Error::ReadOnly`](crate::Error::ReadOnly) when it is to repair an image that was not
+    /// opened for that; otherwise when the check cannot be finished. What was reported, and
+    /// repaired, until then holds.
     fn check(&self, repair: Repair, found: &mut dyn FnMut(&Finding)) -> Result<CheckSummary>;
 }
 
@@ -43,6 +48,8 @@ pub enum FindingKind {
     Corruption,
     /// Part of the check could not be done.
     CheckError,
+    /// Nothing by itself: says what is being done about the others.
+    Note,
 }
 
 /// The sums of a check. Lengths are in bytes, counts in clusters of the format.

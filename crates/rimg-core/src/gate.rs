@@ -65,7 +65,8 @@ pub struct OpenOptions<'a> {
     /// Whether to open it for writing, too.
     pub writable: bool,
     /// Open it even where its state forbids reading guest data (unknown features, corruption):
-    /// enough for `info` and `check`, nothing else is promised.
+    /// enough for `info` and `check`, nothing else is promised. With `writable`, enough for a
+    /// check that repairs.
     pub inspect_only: bool,
     /// What it may cost.
     pub limits: Limits,

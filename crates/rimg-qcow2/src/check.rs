@@ -1,164 +1,241 @@
-//! Checking metadata: what is referred to, against what is counted.
+//! Checking metadata: what is referred to, against what is counted; and repairing it.
 //!
 //! Everything that refers to a cluster of the file is walked once and counted; then each count is
 //! compared with the refcount on disk, and each COPIED flag with it. Findings come in the order and
-//! in the words of QEMU's check. Memory is a byte for each cluster of the file, and what a few
-//! tables need.
+//! in the words of QEMU's check. Memory is two bits for most clusters of the file, and what a few
+//! tables need; work is bounded by what the file can hold of tables.
+//!
+//! A repair can be interrupted at any time and leaves nothing worse than it was: single refcounts
+//! and flags are put right where they stand; what is made anew lies in clusters that nothing uses
+//! and is durable before the header leads to it; and nothing is given back before what refers to it
+//! is durably gone. When something could not be looked at, nothing is repaired, as what it refers
+//! to would look unused.
 
 mod counts;
+mod flags;
+mod pages;
+mod rebuild;
 mod refcounts;
+mod references;
+mod report;
+mod snapshots;
+mod tables;
 mod walk;
 
-use crate::error::FORMAT;
-use crate::image::{Access, Qcow2Image};
-use crate::snapshot::SnapshotEntry;
-use crate::{bitmap, spec};
-use counts::Counts;
-use refcounts::Refcounts;
+use crate::address::Geometry;
+use crate::allocate::Allocator;
+use crate::cache::TableCache;
+use crate::driver::read_l1;
+use crate::error::CorruptKind;
+use crate::header::{Header, offset};
+use crate::image::{Access, Qcow2Image, State};
+use crate::spec;
+use refcounts::{Pass, Refcounts, Verdict};
+use references::References;
+use report::Report;
 use rimg_core::{
-    BlockImage as _, Check, CheckSummary, Error, Finding, FindingKind, Repair, Result, num,
+    Check, CheckSummary, Error, Finding, FindingKind, Limits, Repair, Result, Storage, num,
 };
-use walk::{L1, Walker};
-
-/// Bits 9-55 of a bitmap table entry are the offset of a cluster of the bitmap.
-const BITMAP_CLUSTER_MASK: u64 = spec::OFFSET_MASK;
-
-/// Takes findings, passes them on and adds them up.
-pub(crate) struct Report<'a> {
-    found: &'a mut dyn FnMut(&Finding),
-    summary: CheckSummary,
-}
-
-impl Report<'_> {
-    fn add(&mut self, kind: FindingKind, message: String) {
-        let sum = match kind {
-            FindingKind::Leak => &mut self.summary.leaks,
-            FindingKind::Corruption => &mut self.summary.corruptions,
-            FindingKind::CheckError => &mut self.summary.check_errors,
-        };
-        *sum = sum.saturating_add(1);
-        (self.found)(&Finding { kind, message, repaired: false });
-    }
-}
+use snapshots::SnapshotTable;
+use tables::{sync, writer};
 
 impl Check for Qcow2Image {
     fn check(&self, repair: Repair, found: &mut dyn FnMut(&Finding)) -> Result<CheckSummary> {
-        if repair != Repair::Nothing {
-            return Err(Error::Unsupported { format: FORMAT, feature: "repair".into() });
+        if repair != Repair::Nothing && !matches!(self.access, Access::Write | Access::Repair) {
+            return Err(Error::ReadOnly("it was opened for reading"));
         }
         if self.access == Access::Write {
             // What is in memory is what counts: bring it to where the walk looks.
             self.flush_all()?;
         }
-        let mut report = Report { found, summary: CheckSummary::default() };
-        // QEMU counts clusters of whole sectors.
-        let size_bytes = num::align_down(self.size_bytes(), spec::SECTOR_BYTES);
-        report.summary.total_clusters = self.geometry.clusters_for(size_bytes);
-        self.compare_counts(&mut report)?;
-        Ok(report.summary)
+        let mut header = self.lock()?.header.clone();
+        if repair == Repair::Nothing {
+            return check(self.file.as_ref(), &mut header, self.limits, repair, found);
+        }
+        // Nobody may change what is being repaired.
+        let mut state = self.lock()?;
+        header = state.header.clone();
+        let done = check(self.file.as_ref(), &mut header, self.limits, repair, found);
+        self.reload(&mut state, header)?;
+        done
     }
 }
 
 impl Qcow2Image {
-    fn compare_counts(&self, report: &mut Report<'_>) -> Result<()> {
-        let (header, l1) = {
-            let state = self.lock()?;
-            (state.header.clone(), state.l1.clone())
-        };
-        let g = self.geometry;
+    /// Reads again what was in memory of an image whose metadata was repaired.
+    fn reload(&self, state: &mut State, header: Header) -> Result<()> {
         let mut budget = self.limits.metadata_budget();
-        let len = self.file.len_bytes().map_err(Error::io("read file length", 0))?;
-        let mut counts = Counts::new(g, len, &mut budget)?;
-        let mut refcounts = Refcounts::read(self.file.as_ref(), &header, &mut budget)?;
-        let mut walker = Walker::new(self, len)?;
-
-        counts.add(0, g.cluster_bytes(), report);
-        let active = L1 { at: header.l1_offset, entries: &l1, is_active: true };
-        walker.count(&active, &mut counts, report)?;
-        let snapshots = self.snapshot_entries()?;
-        for snapshot in &snapshots {
-            self.count_snapshot(snapshot, &mut walker, &mut counts, report)?;
+        let file = self.file.as_ref();
+        if self.access == Access::Write {
+            state.l1 = read_l1(file, header.l1_offset, header.l1_entries, &mut budget)?;
+            state.allocator = Some(Allocator::open(&self.file, &header, &state.l1, &mut budget)?);
         }
-        if let (Some(first), Some(last)) = (snapshots.first(), snapshots.last()) {
-            let bytes = last.at.saturating_add(last.len).saturating_sub(first.at);
-            counts.add(first.at, bytes, report);
-        }
-        if let Some((at, bytes)) = header.encryption_header() {
-            counts.add(at, bytes, report);
-        }
-        self.count_bitmaps(&header, &mut counts, report)?;
-        refcounts.count(&mut counts, report);
-
-        refcounts.compare(&counts, report)?;
-        walker.compare_copied_flags(&active, &mut refcounts, report)
-    }
-
-    fn count_snapshot(
-        &self,
-        snapshot: &SnapshotEntry,
-        walker: &mut Walker<'_>,
-        counts: &mut Counts,
-        report: &mut Report<'_>,
-    ) -> Result<()> {
-        if !self.geometry.is_aligned(snapshot.l1_offset) {
-            let (id, name) = (&snapshot.info.id, &snapshot.info.name);
-            let at = snapshot.l1_offset;
-            let message = format!(
-                "ERROR snapshot {id} ({name}) l1_offset={at:#x}: \
-                 L1 table is not cluster aligned; snapshot table entry corrupted"
-            );
-            report.add(FindingKind::Corruption, message);
-            return Ok(());
-        }
-        let bytes = u64::from(snapshot.l1_entries).saturating_mul(8);
-        if bytes > spec::MAX_L1_BYTES {
-            let (id, name) = (&snapshot.info.id, &snapshot.info.name);
-            let message = format!(
-                "ERROR snapshot {id} ({name}) l1_size={bytes:#x}: \
-                 L1 table is too large; snapshot table entry corrupted"
-            );
-            report.add(FindingKind::Corruption, message);
-            return Ok(());
-        }
-        let entries = self.snapshot_l1(snapshot)?;
-        let l1 = L1 { at: snapshot.l1_offset, entries: &entries, is_active: false };
-        walker.count(&l1, counts, report)
-    }
-
-    fn count_bitmaps(
-        &self,
-        header: &crate::header::Header,
-        counts: &mut Counts,
-        report: &mut Report<'_>,
-    ) -> Result<()> {
-        let Some(directory) = bitmap::directory(header)? else { return Ok(()) };
-        counts.add(directory.bitmap_directory_offset, directory.bitmap_directory_size, report);
-        let mut budget = self.limits.metadata_budget();
-        for bitmap in bitmap::read_directory(self.file.as_ref(), header, &mut budget)? {
-            let at = bitmap.raw.bitmap_table_offset;
-            let bytes = u64::from(bitmap.raw.bitmap_table_size).saturating_mul(8);
-            counts.add(at, bytes, report);
-            let mut table = budget.buffer("bitmap table", bytes)?;
-            crate::cache::read_padded(self.file.as_ref(), &mut table, at)
-                .map_err(Error::io("read bitmap table", at))?;
-            let (words, _) = table.as_chunks::<8>();
-            for word in words {
-                let cluster = u64::from_be_bytes(*word) & BITMAP_CLUSTER_MASK;
-                if cluster != 0 {
-                    counts.add(cluster, self.geometry.cluster_bytes(), report);
-                }
-            }
-        }
+        state.l2 = TableCache::new(header.geometry.cluster_bytes(), crate::image::L2_CACHE_BYTES);
+        state.header = header;
         Ok(())
     }
 }
 
-/// The last cluster that is in use, as the end of the image in bytes.
-fn image_end(g: crate::address::Geometry, highest: u64) -> u64 {
-    g.cluster_offset(highest.saturating_add(1))
+/// Repairs an image that was not closed properly, as is to be done before it is written: refcounts
+/// are put right, and the dirty bit goes. `header` is then what is on disk.
+///
+/// # Errors
+/// [`CorruptKind::NotRepaired`] where something stays wrong; otherwise what the storage says.
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "opening a dirty image for writing is to call it")
+)]
+pub(crate) fn repair_refcounts(
+    file: &dyn Storage,
+    header: &mut Header,
+    limits: Limits,
+) -> Result<CheckSummary> {
+    let summary = check(file, header, limits, Repair::All, &mut |_| {})?;
+    if summary.corruptions > 0 || summary.check_errors > 0 {
+        let wrong = summary.corruptions.saturating_add(summary.check_errors);
+        let kind = CorruptKind::NotRepaired(wrong);
+        return Err(kind.at("header", "incompatible_features", offset::INCOMPATIBLE));
+    }
+    Ok(summary)
 }
 
-/// A length that is known to be small enough for memory.
-fn index(n: u64) -> usize {
-    num::to_usize(n).unwrap_or(usize::MAX)
+/// What is checked.
+pub(super) struct Subject<'a> {
+    file: &'a dyn Storage,
+    header: Header,
+    limits: Limits,
+}
+
+/// Checks an image, apart from any that is open. `header` follows what a repair does to it.
+fn check(
+    file: &dyn Storage,
+    header: &mut Header,
+    limits: Limits,
+    repair: Repair,
+    found: &mut dyn FnMut(&Finding),
+) -> Result<CheckSummary> {
+    let mut report = Report::new(repair, found);
+    let mut subject = Subject { file, header: header.clone(), limits };
+    let done = subject.check(&mut report);
+    *header = subject.header;
+    done.map(|()| report.summary)
+}
+
+impl Subject<'_> {
+    fn check(&mut self, report: &mut Report<'_>) -> Result<()> {
+        if report.repair() != Repair::Nothing {
+            self.clear_unknown_autoclear()?;
+        }
+        let snapshots = SnapshotTable::read(self, report)?;
+        let mut references = self.count(&snapshots, report)?;
+        let mut budget = self.limits.metadata_budget();
+        let mut refcounts = Refcounts::read(self, &mut budget)?;
+        let is_sound = report.summary.corruptions == 0;
+        let rebuild = refcounts.count(&mut references.counts, report)?;
+        let mut verdict = refcounts.compare(&references.counts, Pass::Look, false, report)?;
+        // What could not be looked at may refer to anything.
+        let may_repair = report.repair() != Repair::Nothing && !references.is_incomplete;
+        if may_repair && (rebuild || verdict.rebuild) {
+            if report.repair() != Repair::All {
+                let message = "ERROR need to rebuild refcount structures".to_owned();
+                report.tell(FindingKind::Note, message, false);
+                let kind = CorruptKind::RefcountsMustBeRebuilt;
+                return Err(kind.at("header", "refcount_table_offset", offset::REFCOUNT_TABLE));
+            }
+            report.tell(FindingKind::Note, "Rebuilding refcount structure".to_owned(), false);
+            let before = report.summary;
+            let from = references.first_usable(is_sound);
+            rebuild::rebuild(self, &mut references.counts, from)?;
+            report.start_again();
+            references = self.count(&snapshots, report)?;
+            refcounts = Refcounts::read(self, &mut self.limits.metadata_budget())?;
+            refcounts.count(&mut references.counts, report)?;
+            verdict = refcounts.compare(&references.counts, Pass::TidyUp, is_sound, report)?;
+            report.count_as_repaired_since(&before);
+            sync(self.file)?;
+        } else if may_repair && (report.summary.leaks > 0 || report.summary.corruptions > 0) {
+            if references.wrote {
+                sync(self.file)?;
+            }
+            let pass = Pass::Mend(report.repair());
+            // Where more is wrong, what seems unused may be all that is left of something.
+            let discard = report.is_sound() && is_sound;
+            verdict = refcounts.compare(&references.counts, pass, discard, report)?;
+            sync(self.file)?;
+        }
+        if may_repair {
+            let from = references.first_usable(is_sound);
+            snapshots.write(from, self, &mut references.counts, &mut refcounts)?;
+        }
+        self.compare_flags(&references, verdict, &mut refcounts, report)?;
+        if may_repair {
+            self.clear_marks(report.is_sound(), verdict)?;
+        }
+        Ok(())
+    }
+
+    fn count(&self, snapshots: &SnapshotTable, report: &mut Report<'_>) -> Result<References> {
+        let size_bytes = num::align_down(self.header.size_bytes, spec::SECTOR_BYTES);
+        // QEMU counts clusters of whole sectors.
+        report.summary.total_clusters = self.geometry().clusters_for(size_bytes);
+        References::count(self, snapshots, report)
+    }
+
+    /// Looks at the tables a second time only if something is, or was, wrong.
+    fn compare_flags(
+        &self,
+        references: &References,
+        verdict: Verdict,
+        refcounts: &mut Refcounts<'_>,
+        report: &mut Report<'_>,
+    ) -> Result<()> {
+        let counts = &references.counts;
+        if verdict.differs || verdict.wrong_flags || counts.has_stray_flags() {
+            let len = counts.file_len();
+            flags::compare(self, &references.l1, len, refcounts, report)?;
+        }
+        Ok(())
+    }
+
+    /// Clears the marks that say that the image is not in order, as far as it is now.
+    fn clear_marks(&mut self, is_sound: bool, verdict: Verdict) -> Result<()> {
+        use spec::incompatible::{CORRUPT, DIRTY};
+        let marks = if is_sound {
+            DIRTY | CORRUPT
+        } else if verdict.differs_still {
+            0
+        } else {
+            DIRTY
+        };
+        let clear = self.header.incompatible & !marks;
+        if clear != self.header.incompatible {
+            sync(self.file)?;
+            self.write_feature(offset::INCOMPATIBLE, clear)?;
+            self.header.incompatible = clear;
+        }
+        sync(self.file)
+    }
+
+    /// Features that this crate does not keep up are given up, as everyone who writes has to.
+    fn clear_unknown_autoclear(&mut self) -> Result<()> {
+        use spec::autoclear::{BITMAPS, DATA_FILE_RAW};
+        // Bitmaps are about guest data, which no repair changes.
+        let kept = self.header.autoclear & (BITMAPS | DATA_FILE_RAW);
+        if kept != self.header.autoclear {
+            self.write_feature(offset::AUTOCLEAR, kept)?;
+            sync(self.file)?;
+            self.header.autoclear = kept;
+        }
+        Ok(())
+    }
+
+    fn write_feature(&self, at: u64, bits: u64) -> Result<()> {
+        writer(self.file)?
+            .write_all_at(&bits.to_be_bytes(), at)
+            .map_err(Error::io("write header", at))
+    }
+
+    const fn geometry(&self) -> Geometry {
+        self.header.geometry
+    }
 }

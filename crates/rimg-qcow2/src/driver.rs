@@ -67,12 +67,14 @@ impl FormatDriver for Qcow2Driver {
 /// Opens an image with everything that it refers to.
 pub(crate) fn open(file: Arc<dyn Storage>, how: &OpenOptions<'_>) -> Result<Qcow2Image> {
     let mut budget = how.limits.metadata_budget();
-    let header = read_header(file.as_ref(), &mut budget)?;
+    let start = read_start(file.as_ref(), &mut budget)?;
+    let header =
+        if how.inspect_only { Header::parse_for_check(&start) } else { Header::parse(&start) }?;
     let access = access(&header, how)?;
-    if access == Access::Write && file.writer().is_none() {
+    if how.writable && file.writer().is_none() {
         return Err(Error::ReadOnly("its file was opened for reading"));
     }
-    if header.snapshot_count > how.limits.snapshots {
+    if !how.inspect_only && header.snapshot_count > how.limits.snapshots {
         return Err(Error::Limit {
             what: "number of snapshots",
             needed: header.snapshot_count.into(),
@@ -106,10 +108,15 @@ pub(crate) fn assemble(
     limits: Limits,
 ) -> Result<Qcow2Image> {
     let mut budget = limits.metadata_budget();
-    let l1 = read_l1(file.as_ref(), header.l1_offset, header.l1_entries, &mut budget)?;
+    let l1 = if access.is_metadata_only() {
+        // A check reads it for itself, and finds words for what is wrong with it.
+        Vec::new()
+    } else {
+        read_l1(file.as_ref(), header.l1_offset, header.l1_entries, &mut budget)?
+    };
     let allocator = match access {
         Access::Write => Some(Allocator::open(&file, &header, &l1, &mut budget)?),
-        Access::Inspect | Access::Read => None,
+        Access::Inspect | Access::Repair | Access::Read => None,
     };
     let has_backing = header.backing_name.is_some();
     Ok(Qcow2Image {
@@ -132,20 +139,21 @@ pub(crate) fn assemble(
     })
 }
 
-fn read_header(file: &dyn Storage, budget: &mut MetadataBudget) -> Result<Header> {
+/// The part of the file that has the header.
+fn read_start(file: &dyn Storage, budget: &mut MetadataBudget) -> Result<Vec<u8>> {
     let len = file.len_bytes().map_err(Error::io("read file length", 0))?;
     let mut start = vec![0; num::to_usize(len.min(num::to_u64(Header::MIN_BYTES)))?];
     file.read_exact_at(&mut start, 0).map_err(Error::io("read header", 0))?;
     let cluster = Header::cluster_bits(&start)?;
     let mut start = budget.buffer("header", len.min(cluster.bytes()))?;
     file.read_exact_at(&mut start, 0).map_err(Error::io("read header", 0))?;
-    Header::parse(&start)
+    Ok(start)
 }
 
 /// What the state of the image allows of what the caller wants.
 fn access(header: &Header, how: &OpenOptions<'_>) -> Result<Access> {
     if how.inspect_only {
-        return Ok(Access::Inspect);
+        return Ok(if how.writable { Access::Repair } else { Access::Inspect });
     }
     if !how.writable {
         return Ok(Access::Read);
@@ -203,7 +211,7 @@ fn open_data_file(
     match how.gate.open_file(&wanted) {
         Ok(file) => Ok(Some(file)),
         // Looking at an image does not need what policy keeps closed.
-        Err(Error::Denied(_)) if access == Access::Inspect => Ok(None),
+        Err(Error::Denied(_)) if access.is_metadata_only() => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -45,6 +45,8 @@ pub(crate) enum CorruptKind {
     NoDataFileName,
     #[error("{0} snapshots are too many")]
     TooManySnapshots(u32),
+    #[error("Too much extra metadata in snapshot table entry {0}")]
+    SnapshotExtra(u32),
     #[error("the file ends within the table")]
     TableTruncated,
     #[error("the zero flag is set in {0:#018x}, but version 2 has no such flag")]
@@ -63,6 +65,10 @@ pub(crate) enum CorruptKind {
     RefcountZero(u64),
     #[error("the refcount block at {0:#x} is used by several entries")]
     SharedRefcountBlock(u64),
+    #[error("refcounts have to be built anew, which repairing leaks does not do")]
+    RefcountsMustBeRebuilt,
+    #[error("{0} things are wrong that cannot be repaired")]
+    NotRepaired(u64),
     #[error("metadata at {0:#x} would be overwritten")]
     Overlap(u64),
     #[error("reserved bits are set in {0:#x}")]

@@ -59,6 +59,8 @@ pub(crate) mod offset {
     pub(crate) const SIZE: u64 = RawHeaderV2::offset_of("size");
     pub(crate) const CRYPT_METHOD: u64 = RawHeaderV2::offset_of("crypt_method");
     pub(crate) const L1_SIZE: u64 = RawHeaderV2::offset_of("l1_size");
+    pub(crate) const SNAPSHOT_COUNT: u64 = RawHeaderV2::offset_of("nb_snapshots");
+    pub(crate) const SNAPSHOTS: u64 = RawHeaderV2::offset_of("snapshots_offset");
     pub(crate) const REFCOUNT_TABLE: u64 = RawHeaderV2::offset_of("refcount_table_offset");
 }
 
@@ -97,6 +99,14 @@ impl Header {
 
     /// Reads a header from the first cluster of a file, or from all of a shorter one.
     pub(crate) fn parse(start: &[u8]) -> Result<Self> {
+        let parsed = Self::parse_for_check(start)?;
+        parsed.validate_for_use()?;
+        Ok(parsed)
+    }
+
+    /// As [`parse`](Self::parse), but lets through what a check reports and repairs: a missing
+    /// refcount table, and a snapshot table that is too long or nowhere.
+    pub(crate) fn parse_for_check(start: &[u8]) -> Result<Self> {
         let raw = fixed_fields(start)?;
         let cluster = ClusterBits::new(raw.cluster_bits).map_err(header("cluster_bits"))?;
         let v3 = version_3_fields(&raw, start)?;
@@ -253,12 +263,17 @@ impl Header {
             return Err(header("crypt_method")(CorruptKind::CryptMethod(self.crypt_method)));
         }
         self.validate_l1()?;
-        self.validate_refcount_table()?;
+        self.validate_refcount_table()
+    }
+
+    fn validate_for_use(&self) -> Result<()> {
+        if self.refcount_table_clusters == 0 {
+            return Err(header("refcount_table_clusters")(CorruptKind::NoRefcountTable));
+        }
         if self.snapshot_count > spec::MAX_SNAPSHOTS {
             return Err(header("nb_snapshots")(CorruptKind::TooManySnapshots(self.snapshot_count)));
         }
-        self.validate_place("snapshots_offset", self.snapshots_offset, 0)?;
-        Ok(())
+        self.validate_place("snapshots_offset", self.snapshots_offset, 0)
     }
 
     fn validate_compression(&self) -> Result<()> {
@@ -293,9 +308,6 @@ impl Header {
         let bytes = clusters.saturating_mul(self.geometry.cluster_bytes());
         if bytes > spec::MAX_REFCOUNT_TABLE_BYTES {
             return Err(header("refcount_table_clusters")(CorruptKind::TableTooLarge(bytes)));
-        }
-        if clusters == 0 {
-            return Err(header("refcount_table_clusters")(CorruptKind::NoRefcountTable));
         }
         self.validate_place("refcount_table_offset", self.refcount_table_offset, bytes)
     }

@@ -55,8 +55,17 @@ pub(crate) struct Qcow2Image {
 pub(crate) enum Access {
     /// Metadata only: guest data cannot be made sense of.
     Inspect,
+    /// The same, and metadata may be repaired.
+    Repair,
     Read,
     Write,
+}
+
+impl Access {
+    /// Whether guest data is out of reach.
+    pub(crate) const fn is_metadata_only(self) -> bool {
+        matches!(self, Self::Inspect | Self::Repair)
+    }
 }
 
 /// What changes while an image is open.
@@ -135,7 +144,7 @@ impl Qcow2Image {
 
     /// Refuses ranges past the end of the disk, and images whose data cannot be read.
     pub(crate) fn check_range(&self, range: &Range<u64>) -> Result<()> {
-        if self.access == Access::Inspect {
+        if self.access.is_metadata_only() {
             return Err(Error::Misuse("the image was opened for inspection only"));
         }
         if range.start <= range.end && range.end <= self.size_bytes() {

@@ -2,7 +2,7 @@
 
 mod table;
 
-pub(crate) use table::{SnapshotEntry, read_table};
+pub(crate) use table::{RawSnapshot, SnapshotEntry, read_table};
 
 use crate::driver::{self, read_l1};
 use crate::error::CorruptKind;
@@ -19,7 +19,7 @@ impl Snapshots for Qcow2Image {
     }
 
     fn open(&self, wanted: &SnapshotSelector<'_>) -> Result<Option<Box<dyn BlockImage>>> {
-        if self.access == Access::Inspect {
+        if self.access.is_metadata_only() {
             return Err(Error::Misuse("the image was opened for inspection only"));
         }
         let entries = self.snapshot_entries()?;

@@ -3,11 +3,11 @@
 use crate::args::{CommandHelp, Example, Flag};
 use crate::commands::{Command, common, output_form, parse, refuse_object, text};
 use crate::images::{self, How, ImageName};
-use crate::message::{Stop, describe};
+use crate::message::Stop;
 use crate::output::Form;
 use crate::output::check as output;
 use crate::program::Run;
-use rimg_core::{CheckSummary, Repair};
+use rimg_core::{CheckSummary, Error, Finding, Repair};
 use std::ffi::OsString;
 use std::io::{self, Write};
 
@@ -15,11 +15,12 @@ pub(super) const COMMAND: Command = Command {
     help: CommandHelp {
         name: "check",
         summary: "Check that an image's metadata holds together",
-        usage: "[-f FMT | --image-opts] [-T CACHE_MODE] [-q] [-U] [--output human|json] \
-                [--object OBJDEF] FILENAME",
+        usage: "[-f FMT | --image-opts] [-T CACHE_MODE] [-r leaks|all] [-q] [-U] \
+                [--output human|json] [--object OBJDEF] FILENAME",
         operands: &[("FILENAME", "the image")],
         examples: &[
             Example { does: "Check an image", line: "check disk.qcow2" },
+            Example { does: "Check an image and repair it", line: "check -r all disk.qcow2" },
             Example {
                 does: "Check an image, for a program",
                 line: "check --output=json disk.qcow2",
@@ -64,9 +65,12 @@ const FLAGS: &[(Key, Flag)] = &[
     ),
     (
         Key::Repair,
-        Flag::new(&["repair"], "repair leaks or everything (not supported yet)")
-            .short(b'r')
-            .value("leaks|all"),
+        Flag::new(
+            &["repair"],
+            "repair clusters that nobody uses (leaks), or everything that can be (all)",
+        )
+        .short(b'r')
+        .value("leaks|all"),
     ),
     (Key::Output, common::OUTPUT),
     (Key::Object, common::OBJECT),
@@ -77,7 +81,8 @@ const FLAGS: &[(Key, Flag)] = &[
 fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
     let mut how = How::default();
     let mut form = Form::Human;
-    let (mut quiet, mut image_opts, mut repair) = (false, false, false);
+    let (mut quiet, mut image_opts) = (false, false);
+    let mut repair = Repair::Nothing;
     let mut cache = None;
     let operands = parse(FLAGS, args, |key, value| {
         match key {
@@ -86,7 +91,8 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
             Key::Format => how.format = Some(text(&value)),
             Key::Cache => cache = Some(text(&value)),
             Key::Repair => match text(&value).as_str() {
-                "leaks" | "all" => repair = true,
+                "leaks" => repair = Repair::Leaks,
+                "all" => repair = Repair::All,
                 other => {
                     let expected = "--repair (-r) expects 'leaks' or 'all'";
                     return Err(Stop::Advice(format!("{expected} not '{other}'")));
@@ -103,22 +109,35 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
         return Err(Stop::Advice("Expecting one image file name".to_owned()));
     };
     how.cache = images::source_cache(cache.as_deref())?;
-    if repair {
-        return Err(Stop::failed("-r is not supported yet: rimg reports damage, but repairs none"));
-    }
+    // What is wrong with an image must not keep it from being checked.
+    how.metadata_only = true;
+    how.writable = repair != Repair::Nothing;
     let name = ImageName::parse(operand, image_opts, &mut how)?;
     let opened = images::open(&name, &how)?;
     let Some(checker) = opened.disk().checker() else {
         let message = "This image format does not support checks";
         return Err(Stop::failed(message).with_exit(exit::NO_CHECK));
     };
-    let summary = checker.check(Repair::Nothing, &mut |finding| {
-        // Findings are diagnostics: nothing can be done when nobody reads them.
-        let _ = writeln!(io::stderr(), "{}", finding.message);
-    });
-    let summary = summary.map_err(|error| {
-        Stop::failed(format!("Check failed: {}", describe(&error))).with_exit(exit::NOT_DONE)
-    })?;
+    let look = |repair| {
+        let tell = &mut |finding: &Finding| {
+            // Findings are diagnostics: nothing can be done when nobody reads them.
+            let _ = writeln!(io::stderr(), "{}{}", finding.message, output::hint(&finding.message));
+        };
+        checker.check(repair, tell)
+    };
+    let mut summary = look(repair).map_err(|error| failed(run, &error))?;
+    let CheckSummary { corruptions_fixed, leaks_fixed, .. } = summary;
+    if corruptions_fixed > 0 || leaks_fixed > 0 {
+        if !quiet && form == Form::Human {
+            run.print(&output::repaired(&summary))?;
+        }
+        summary = look(Repair::Nothing).map_err(|error| failed(run, &error))?;
+        summary.corruptions_fixed = corruptions_fixed;
+        summary.leaks_fixed = leaks_fixed;
+    }
+    if summary.check_errors > 0 {
+        run.say("Check failed");
+    }
     if !quiet {
         let printed = match form {
             Form::Human => output::human(&summary),
@@ -127,6 +146,15 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
         run.print(&printed)?;
     }
     Ok(exit_code(&summary))
+}
+
+/// A check that could not be finished.
+fn failed(run: &Run<'_>, error: &Error) -> Stop {
+    let (before, reason) = output::failure(error);
+    if let Some(before) = before {
+        run.say(&before);
+    }
+    Stop::failed(format!("Check failed: {reason}")).with_exit(exit::NOT_DONE)
 }
 
 const fn exit_code(summary: &CheckSummary) -> u8 {

@@ -28,6 +28,8 @@ pub(crate) struct How {
     pub(crate) backing: bool,
     /// Whether a look at the image's own words is all that is wanted.
     pub(crate) inspect_only: bool,
+    /// Whether it is opened for its metadata alone, whatever is wrong with it.
+    pub(crate) metadata_only: bool,
     /// How the system's page cache is used.
     pub(crate) cache: CacheMode,
 }
@@ -41,6 +43,7 @@ impl Default for How {
             force_share: false,
             backing: true,
             inspect_only: false,
+            metadata_only: false,
             cache: CacheMode::Writeback,
         }
     }
@@ -91,7 +94,7 @@ pub(crate) fn open_or_reason(name: &ImageName, how: &How) -> Result<Opened, Stri
         .writable(how.writable)
         .force_share(how.force_share)
         .backing(how.backing)
-        .inspect_only(how.inspect_only)
+        .inspect_only(how.inspect_only || how.metadata_only)
         .cache(how.cache);
     if let Some(depth) = how.writable_depth {
         opener = opener.writable_depth(depth);

@@ -1,8 +1,59 @@
 //! What `check` prints when it is done.
 
 use crate::json;
-use rimg_core::{CheckSummary, InfoValue};
+use crate::message::describe;
+use rimg_core::{CheckSummary, Error, InfoValue};
+use std::error::Error as _;
 use std::fmt::Write as _;
+
+/// What was repaired, for people.
+pub(crate) fn repaired(summary: &CheckSummary) -> String {
+    let CheckSummary { leaks_fixed, corruptions_fixed, .. } = *summary;
+    format!(
+        "The following inconsistencies were found and repaired:\n\n    \
+         {leaks_fixed} leaked clusters\n    {corruptions_fixed} corruptions\n\n\
+         Double checking the fixed image now...\n"
+    )
+}
+
+/// What a user of this program can do about a finding: behind it, on a line of its own.
+pub(crate) fn hint(message: &str) -> &'static str {
+    if message.starts_with("ERROR: overflow cluster offset=") {
+        "\nUse qemu-img amend to increase the refcount entry width or qemu-img convert to create a \
+         clean copy if the image cannot be opened for writing"
+    } else {
+        ""
+    }
+}
+
+/// Why a check could not be finished: what is to be said before, and the reason in the system's
+/// words.
+pub(crate) fn failure(error: &Error) -> (Option<String>, String) {
+    let too_large = "File too large".to_owned();
+    match error {
+        Error::Limit { what: "number of snapshots", needed, limit } => {
+            let more = needed.saturating_sub(*limit);
+            let before = format!(
+                "ERROR snapshot table too large\nYou can force-remove all {more} overhanging \
+                 snapshots with qemu-img check -r all"
+            );
+            (Some(before), too_large)
+        }
+        Error::Corrupt { at, .. } if at.field == "snapshots_offset" => {
+            (Some("ERROR snapshot table offset invalid".to_owned()), "Invalid argument".to_owned())
+        }
+        Error::Corrupt { at, .. } if at.structure == "snapshot table" => {
+            let why = error.source().map(ToString::to_string).unwrap_or_default();
+            let before = format!(
+                "ERROR failed to read the snapshot table: {why}\nYou can force-remove this extra \
+                 metadata with qemu-img check -r all"
+            );
+            (Some(before), too_large)
+        }
+        Error::Corrupt { .. } => (None, "Input/output error".to_owned()),
+        other => (None, describe(other)),
+    }
+}
 
 /// The summary for people.
 pub(crate) fn human(summary: &CheckSummary) -> String {
@@ -62,8 +113,10 @@ pub(crate) fn json(filename: &str, format: &str, summary: &CheckSummary) -> Stri
         ("image-end-offset", count(summary.image_end_offset)),
         ("compressed-clusters", count(summary.compressed_clusters)),
         ("total-clusters", count(summary.total_clusters)),
+        ("corruptions-fixed", count(summary.corruptions_fixed)),
         ("corruptions", count(summary.corruptions)),
         ("check-errors", Some(InfoValue::Number(summary.check_errors))),
+        ("leaks-fixed", count(summary.leaks_fixed)),
         ("leaks", count(summary.leaks)),
         ("allocated-clusters", count(summary.allocated_clusters)),
         ("filename", text(filename)),
