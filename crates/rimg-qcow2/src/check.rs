@@ -81,10 +81,6 @@ impl Qcow2Image {
 ///
 /// # Errors
 /// [`CorruptKind::NotRepaired`] where something stays wrong; otherwise what the storage says.
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "opening a dirty image for writing is to call it")
-)]
 pub(crate) fn repair_refcounts(
     file: &dyn Storage,
     header: &mut Header,

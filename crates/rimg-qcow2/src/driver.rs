@@ -1,6 +1,7 @@
 //! How qcow2 presents itself: probe, open, create.
 
 use crate::allocate::Allocator;
+use crate::check::repair_refcounts;
 use crate::crypt::Encryption;
 use crate::error::{CorruptKind, FORMAT};
 use crate::header::Header;
@@ -68,11 +69,15 @@ impl FormatDriver for Qcow2Driver {
 pub(crate) fn open(file: Arc<dyn Storage>, how: &OpenOptions<'_>) -> Result<Qcow2Image> {
     let mut budget = how.limits.metadata_budget();
     let start = read_start(file.as_ref(), &mut budget)?;
-    let header =
+    let mut header =
         if how.inspect_only { Header::parse_for_check(&start) } else { Header::parse(&start) }?;
     let access = access(&header, how)?;
     if how.writable && file.writer().is_none() {
         return Err(Error::ReadOnly("its file was opened for reading"));
+    }
+    if access == Access::Write && header.has(spec::incompatible::DIRTY) {
+        // Refcounts were postponed by somebody who did not come to write them.
+        repair_refcounts(file.as_ref(), &mut header, how.limits)?;
     }
     if !how.inspect_only && header.snapshot_count > how.limits.snapshots {
         return Err(Error::Limit {
@@ -160,9 +165,6 @@ fn access(header: &Header, how: &OpenOptions<'_>) -> Result<Access> {
     }
     if header.has(spec::incompatible::CORRUPT) {
         return Err(Error::ReadOnly("it is marked corrupt"));
-    }
-    if header.has(spec::incompatible::DIRTY) {
-        return Err(Error::ReadOnly("it was not closed properly and has to be repaired first"));
     }
     Ok(Access::Write)
 }

@@ -201,7 +201,21 @@ fn refcounts_are_late_only_under_the_dirty_bit() {
     let checker = reader.checker().unwrap();
     checker.check(Repair::Nothing, &mut |found| findings.push(found.kind)).unwrap();
     assert!(findings.contains(&FindingKind::Corruption), "refcounts are behind: {findings:?}");
+    drop(reader);
+    // As a killed process leaves it: whoever opens it next to write repairs it first.
+    let crashed = MemoryDir::new(DRIVERS);
+    crashed.put("disk", Arc::new(MemoryStorage::from(bytes_of(dir.file("disk").as_ref()))));
+    let repaired = open(&crashed);
+    assert_sound(repaired.as_ref());
+    repaired.read_at(&mut sector, 0).unwrap();
+    assert_eq!(sector, [7; 512]);
     image.close().unwrap();
     assert_eq!(incompatible(), 0);
     assert_sound(dir.open("disk", "qcow2", false).unwrap().as_ref());
+}
+
+fn bytes_of(file: &dyn Storage) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(file.len_bytes().unwrap()).unwrap()];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    bytes
 }
