@@ -11,7 +11,8 @@
 //! A stage without anything to write costs no sync. Whatever is lost, references on disk are
 //! counted and lead to complete data; at worst, clusters are counted that nobody refers to.
 
-use crate::header::{Header, offset};
+use crate::cache::read_padded;
+use crate::header::{Header, offset, rewrite};
 use crate::image::{Qcow2Image, State};
 use crate::inflight::Generation;
 use crate::spec;
@@ -269,7 +270,7 @@ impl Qcow2Image {
 
     /// Writes all of the header anew after `change`: the fields, the extensions and the backing
     /// file's name. What they refer to has to be durable. In force, and in memory, when it is on
-    /// disk.
+    /// disk; a crash leaves the old header or the new one, unless the backing file changes.
     ///
     /// # Errors
     /// [`Error::InvalidOption`] when it does not fit into a cluster, before anything is written.
@@ -280,11 +281,14 @@ impl Qcow2Image {
     ) -> Result<()> {
         let mut header = state.header.clone();
         change(&mut header);
-        let mut bytes = header.encode()?;
-        // Nothing of a longer one may show behind the end.
-        bytes.resize(num::to_usize(self.geometry.cluster_bytes())?, 0);
-        self.file_writer()?.write_all_at(&bytes, 0).map_err(Error::io("write header", 0))?;
-        self.barrier(state)?;
+        let mut old = vec![0; num::to_usize(self.geometry.cluster_bytes())?];
+        read_padded(self.file.as_ref(), &mut old, 0).map_err(Error::io("read header", 0))?;
+        for step in rewrite::steps(&old, &header)? {
+            self.file_writer()?
+                .write_all_at(&step.bytes, step.at)
+                .map_err(Error::io("write header", step.at))?;
+            self.barrier(state)?;
+        }
         state.header = header;
         Ok(())
     }

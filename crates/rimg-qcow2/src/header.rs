@@ -3,6 +3,7 @@
 
 mod extension;
 mod feature;
+pub(crate) mod rewrite;
 
 pub(crate) use extension::Extension;
 pub(crate) use feature::FeatureKind;

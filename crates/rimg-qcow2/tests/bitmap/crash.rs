@@ -4,7 +4,8 @@
 use crate::common::{DRIVERS, Op, apply, create, kinds, open, ops};
 use crate::{findings, runs};
 use proptest::prelude::*;
-use rimg_core::{FindingKind, Storage};
+use rimg_core::{FindingKind, RawOptions, Storage};
+use rimg_storage::MemoryStorage;
 use rimg_testkit::{MemoryDir, RecordingStorage};
 use std::sync::Arc;
 
@@ -115,5 +116,53 @@ proptest! {
             prop_assert!(says_enough, "{}", what);
         }
         prop_assert!(trusted > 0);
+    }
+}
+
+/// The extension comes and goes between the header and the backing file's name, in other sectors.
+#[test]
+fn the_header_is_whole_when_the_extension_comes_and_goes() {
+    for (cluster_bits, name) in [(16, "base"), (16, "a-longer-name"), (12, "base"), (10, "base")] {
+        let dir = MemoryDir::new(DRIVERS);
+        let recording = Arc::new(RecordingStorage::new());
+        let disk: Arc<dyn Storage> = recording.clone();
+        dir.put("disk", disk);
+        dir.put(name, Arc::new(MemoryStorage::from(vec![7; 8192])));
+        let options = RawOptions::new()
+            .with("cluster_size", (1_u64 << cluster_bits).to_string())
+            .with("backing_file", name)
+            .with("backing_fmt", "raw");
+        dir.create("disk", "qcow2", 1 << 20, &options).unwrap();
+        recording.writer().unwrap().sync().unwrap();
+        let begin = recording.position();
+        let image = open(&dir);
+        let editor = image.bitmaps().unwrap().editor().unwrap();
+        let writer = image.writer().unwrap();
+        for _ in 0..2 {
+            editor.add("one", None).unwrap();
+            writer.flush().unwrap();
+            editor.add("two", None).unwrap();
+            writer.flush().unwrap();
+            editor.remove("one").unwrap();
+            editor.remove("two").unwrap();
+            writer.flush().unwrap();
+        }
+        image.close().unwrap();
+        for state in recording.crash_states(64, 1) {
+            if state.prefix < begin {
+                continue;
+            }
+            let what = format!("{name} after {} records, {:?}", state.prefix, state.fates);
+            let disk: Arc<dyn Storage> = state.storage.clone();
+            dir.put("disk", disk);
+            let image = dir.open("disk", "qcow2", true).expect(&what);
+            let mut first = [0];
+            image.read_at(&mut first, 8191).expect(&what);
+            assert_eq!(first, [7], "{what}");
+            for (kind, message) in findings(image.as_ref()) {
+                assert_eq!(kind, FindingKind::Leak, "{message}: {what}");
+            }
+            image.bitmaps().unwrap().list().expect(&what);
+        }
     }
 }

@@ -3,10 +3,13 @@
 use crate::common::{self, DRIVERS, Kind, Op, apply, create, kinds, open};
 use crate::{findings, runs};
 use proptest::prelude::*;
-use rimg_core::{BlockImage, Preallocation};
-use rimg_testkit::MemoryDir;
+use rimg_core::{BlockImage, FindingKind, Preallocation, RawOptions, Storage};
+use rimg_testkit::storages::{Fault, FaultyStorage};
+use rimg_testkit::{MemoryDir, MemoryStorage};
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// A change to an image or to one of its bitmaps.
 #[derive(Debug, Clone)]
@@ -101,6 +104,89 @@ proptest! {
         assert_same(image.as_ref(), &truth);
         disk.assert_same(image.as_ref(), "opened again");
     }
+}
+
+/// Many write, flush and edit at the same time; in the end every bit is there, and no other.
+#[test]
+fn concurrent_writers_lose_no_bit() {
+    const THREADS: u64 = 4;
+    const ROUNDS: u64 = 60;
+    let dir = MemoryDir::new(DRIVERS);
+    let options = RawOptions::new().with("cluster_size", "4096");
+    dir.create("disk", "qcow2", 4 << 20, &options).unwrap();
+    let image = open(&dir);
+    let editor = image.bitmaps().unwrap().editor().unwrap();
+    editor.add("all", Some(512)).unwrap();
+    let places = |thread: u64| (0..ROUNDS).map(move |round| (round * THREADS + thread) * 16_384);
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let image = image.as_ref();
+            scope.spawn(move || {
+                let writer = image.writer().unwrap();
+                for (round, at) in places(thread).enumerate() {
+                    writer.write_at(&[7; 700], at).unwrap();
+                    match (round + usize::try_from(thread).unwrap()) % 5 {
+                        0 => writer.flush().unwrap(),
+                        1 => {
+                            let name = format!("{thread} {round}");
+                            editor.add(&name, None).unwrap();
+                            editor.remove(&name).unwrap();
+                        }
+                        _ => {}
+                    }
+                }
+            });
+        }
+    });
+    let wanted: Vec<Range<u64>> =
+        (0..ROUNDS * THREADS).map(|place| place * 16_384..place * 16_384 + 1024).collect();
+    assert_eq!(runs(image.as_ref(), "all"), wanted);
+    image.close().unwrap();
+    let image = dir.open("disk", "qcow2", false).unwrap();
+    assert_eq!(runs(image.as_ref(), "all"), wanted);
+    assert_eq!(findings(image.as_ref()), []);
+}
+
+/// Wherever storing fails, trying again leads to sound bitmaps that have every bit.
+#[test]
+fn storing_can_be_tried_again_after_a_failure() {
+    let mut failures = 0;
+    for nth in 0..30 {
+        let dir = MemoryDir::new(DRIVERS);
+        let faulty = Arc::new(FaultyStorage::new(Arc::new(MemoryStorage::new())));
+        let disk: Arc<dyn Storage> = faulty.clone();
+        dir.put("disk", disk);
+        let options = RawOptions::new().with("cluster_size", "512");
+        dir.create("disk", "qcow2", 1 << 20, &options).unwrap();
+        let image = open(&dir);
+        let editor = image.bitmaps().unwrap().editor().unwrap();
+        let writer = image.writer().unwrap();
+        editor.add("first", Some(512)).unwrap();
+        writer.write_at(&[7; 5000], 70_000).unwrap();
+        writer.flush().unwrap();
+        writer.write_at(&[7; 5000], 90_000).unwrap();
+        editor.add("second", None).unwrap();
+        faulty.fail(Fault::all_after(nth, ErrorKind::StorageFull));
+        let failed = writer.flush().is_err();
+        failures += usize::from(failed);
+        let failed_write = writer.write_at(&[7; 5000], 300_000).is_err();
+        assert!(failed_write || !failed);
+        faulty.heal();
+        writer.write_at(&[7; 5000], 300_000).unwrap();
+        image.close().unwrap();
+        let image = dir.open("disk", "qcow2", false).unwrap();
+        let touched = |at: u64| at / 512 * 512..(at + 5000).next_multiple_of(512);
+        assert_eq!(
+            runs(image.as_ref(), "first"),
+            [touched(70_000), touched(90_000), touched(300_000)],
+            "failure after {nth}"
+        );
+        assert_eq!(runs(image.as_ref(), "second"), [299_008..307_200], "failure after {nth}");
+        for (kind, message) in findings(image.as_ref()) {
+            assert_eq!(kind, FindingKind::Leak, "{message}: {nth}");
+        }
+    }
+    assert!(failures > 5, "{failures} failures");
 }
 
 fn assert_same(image: &dyn BlockImage, truth: &BTreeMap<u8, Truth>) {
