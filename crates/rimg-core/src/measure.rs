@@ -1,5 +1,6 @@
 //! How large an image would become, without making it.
 
+use crate::BitmapInfo;
 use core::ops::Range;
 
 /// Adds up how large the file of an image that does not exist would be. Comes from
@@ -12,6 +13,13 @@ pub trait Measure: Send {
 
     /// The sizes for what was added so far.
     fn measured(&self) -> Measured;
+
+    /// How many bytes persistent bitmaps would take beside that, with every bit set; `None` where
+    /// the image could have none.
+    fn bitmaps_bytes(&self, bitmaps: &[BitmapInfo]) -> Option<u64> {
+        let _ = bitmaps;
+        None
+    }
 }
 
 /// The sizes of an image's file in bytes: room to be set aside for it.

@@ -123,8 +123,7 @@ impl Qcow2Image {
 /// How many bytes bitmaps take in a qcow2 image with a disk of `disk_bytes` and clusters of
 /// `cluster_bytes`, every bit set: what a copy with its bitmaps needs beyond the copy itself, as
 /// `qemu-img measure` counts it.
-#[must_use]
-pub fn bitmaps_bytes(bitmaps: &[BitmapInfo], disk_bytes: u64, cluster_bytes: u64) -> u64 {
+pub(crate) fn bitmaps_bytes(bitmaps: &[BitmapInfo], disk_bytes: u64, cluster_bytes: u64) -> u64 {
     let round_up = |bytes: u64| bytes.div_ceil(cluster_bytes.max(1)).saturating_mul(cluster_bytes);
     let (mut total, mut directory) = (0_u64, 0_u64);
     for bitmap in bitmaps {

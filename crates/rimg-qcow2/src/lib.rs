@@ -30,5 +30,4 @@ mod table;
 mod write;
 mod zero;
 
-pub use bitmap::bitmaps_bytes;
 pub use driver::{DRIVER, Qcow2Driver};

@@ -5,15 +5,16 @@
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
 use crate::address::{Geometry, RefcountOrder};
+use crate::bitmap::bitmaps_bytes;
 use crate::error::FORMAT;
 use crate::options::{check_extended_l2, cluster, is_on, refuse};
 use crate::spec;
 use core::ops::Range;
-use rimg_core::{Error, Measure, Measured, Preallocation, RawOptions, Result};
+use rimg_core::{BitmapInfo, Error, Measure, Measured, Preallocation, RawOptions, Result};
 
 /// Begins to measure an image of `size_bytes`.
 pub(crate) fn measure(size_bytes: u64, raw: &RawOptions) -> Result<Qcow2Measure> {
-    let (geometry, preallocation) = read_options(raw)?;
+    let (version, geometry, preallocation) = read_options(raw)?;
     let size = size_bytes.checked_next_multiple_of(spec::SECTOR_BYTES).unwrap_or(u64::MAX);
     if geometry.l1_entries_for(size).saturating_mul(8) > spec::MAX_L1_BYTES {
         return refuse("size", "The image size is too large (try using a larger cluster size)");
@@ -25,12 +26,13 @@ pub(crate) fn measure(size_bytes: u64, raw: &RawOptions) -> Result<Qcow2Measure>
         counted: 0,
         next_cluster: 0,
         takes_all,
+        bitmaps_for: (version >= 3).then_some(size_bytes),
     })
 }
 
 /// Looks at the options in the order in which qemu-img does, which is not that of `create`. What
 /// does not change the size is not looked at.
-fn read_options(raw: &RawOptions) -> Result<(Geometry, Preallocation)> {
+fn read_options(raw: &RawOptions) -> Result<(u32, Geometry, Preallocation)> {
     let cluster = cluster(raw)?;
     let extended_l2 = is_on(raw, "extended_l2")?.unwrap_or(false);
     if extended_l2 {
@@ -61,7 +63,7 @@ fn read_options(raw: &RawOptions) -> Result<(Geometry, Preallocation)> {
     }
     let geometry =
         Geometry { cluster, extended_l2, zero_flag: version >= 3 && !extended_l2, refcount };
-    Ok((geometry, preallocation))
+    Ok((version, geometry, preallocation))
 }
 
 fn refcount(raw: &RawOptions, version: u32) -> Result<RefcountOrder> {
@@ -95,6 +97,8 @@ pub(crate) struct Qcow2Measure {
     next_cluster: u64,
     /// All of the disk will need space, whatever data there is.
     takes_all: bool,
+    /// The size of the disk, where the version has bitmaps.
+    bitmaps_for: Option<u64>,
 }
 
 impl Measure for Qcow2Measure {
@@ -106,6 +110,11 @@ impl Measure for Qcow2Measure {
         }
         self.counted = self.counted.saturating_add(end.saturating_sub(first));
         self.next_cluster = end;
+    }
+
+    fn bitmaps_bytes(&self, bitmaps: &[BitmapInfo]) -> Option<u64> {
+        let disk_bytes = self.bitmaps_for?;
+        Some(bitmaps_bytes(bitmaps, disk_bytes, self.geometry.cluster_bytes()))
     }
 
     fn measured(&self) -> Measured {

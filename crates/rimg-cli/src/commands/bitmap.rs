@@ -5,7 +5,7 @@ use crate::commands::{Command, MAX_SIZE, common, parse, ranged_size, refuse_obje
 use crate::images::{self, How, ImageName, Opened};
 use crate::message::{Stop, describe};
 use crate::program::Run;
-use rimg::{BitmapEdit, Bitmaps, BlockImage, Error};
+use rimg::{BitmapEdit, Bitmaps, BlockImage, Error, InfoValue};
 use std::ffi::OsString;
 
 pub(super) const COMMAND: Command = Command {
@@ -130,6 +130,8 @@ fn run(_: &mut Run<'_>, words: Vec<OsString>) -> Result<u8, Stop> {
     };
     let (filename, bitmap) = (filename.clone(), text(bitmap));
     args.how.writable = true;
+    // No data is read; and what lies below one image may be the other one.
+    args.how.backing = false;
     let name = ImageName::parse(&filename, args.image_opts, &mut args.how)?;
     let opened = images::open(&name, &args.how)?;
     let source = match &args.source {
@@ -199,7 +201,7 @@ impl Args {
 }
 
 fn open_source(name: &OsString, format: Option<String>) -> Result<Opened, Stop> {
-    let mut how = How { format, ..How::default() };
+    let mut how = How { format, backing: false, ..How::default() };
     let name = ImageName::parse(name, false, &mut how)?;
     images::open(&name, &how)
 }
@@ -251,6 +253,14 @@ fn act(
 
 /// What qemu-img calls the image in messages, with a number that says nothing.
 const NODE: &str = "#block100";
+
+/// Whether an image can have persistent bitmaps; old versions of a format cannot.
+pub(super) fn has_bitmaps(image: &dyn BlockImage) -> bool {
+    image.info().is_ok_and(|info| {
+        let old = ("compat", InfoValue::Text("0.10".to_owned()));
+        !info.specific.contains(&old)
+    })
+}
 
 /// Says no when two images are of different sizes.
 pub(super) fn refuse_other_size(

@@ -1,6 +1,7 @@
 //! `measure`: how large the file of an image would become.
 
 use crate::args::{CommandHelp, Example, Flag};
+use crate::commands::bitmap::has_bitmaps;
 use crate::commands::snapshot_name::SnapshotName;
 use crate::commands::watch::cancel_on_signals;
 use crate::commands::{
@@ -9,10 +10,10 @@ use crate::commands::{
 use crate::images::{self, How, ImageName, Opened};
 use crate::json::pretty;
 use crate::message::{INTERRUPTED, Stop, chain, describe};
-use crate::options::{self, Chosen, OptionList};
+use crate::options::{self, OptionList};
 use crate::output::Form;
 use crate::program::Run;
-use rimg::{BlockImage, FORMATS, ImageInfo, InfoValue, Measured, driver};
+use rimg::{BlockImage, FORMATS, InfoValue, Measure, Measured, driver};
 use rimg_convert::{ConvertError, measure};
 use std::ffi::OsString;
 
@@ -132,9 +133,10 @@ fn run(run: &mut Run<'_>, words: Vec<OsString>) -> Result<u8, Stop> {
         (None, Some(source)) => Some(source.disk()),
         (None, None) => None,
     };
-    let (measured, chosen) = measure_disk(run, &args, disk)?;
+    let measurement = measure_disk(run, &args, disk)?;
+    let measured = measurement.measured();
     let bitmaps = match &source {
-        Some(source) => bitmaps_bytes(&source.info()?, &args.target_format, &chosen),
+        Some(source) => bitmaps_bytes(source, measurement.as_ref())?,
         None => None,
     };
     run.print(&match args.form {
@@ -172,7 +174,7 @@ fn measure_disk(
     run: &Run<'_>,
     args: &Args,
     disk: Option<&dyn BlockImage>,
-) -> Result<(Measured, Chosen), Stop> {
+) -> Result<Box<dyn Measure>, Stop> {
     let name = &args.target_format;
     let format = images::creatable_format(name).map_err(Stop::failed)?;
     let table = options::table(format, true);
@@ -200,19 +202,16 @@ fn measure_disk(
             other => Stop::failed(chain(&other)),
         })?;
     }
-    Ok((measurement.measured(), chosen))
+    Ok(measurement)
 }
 
-/// How much room the source's bitmaps take in the target, where both can have some. Bitmaps are
-/// not copied.
-fn bitmaps_bytes(source: &ImageInfo, target_format: &str, chosen: &Chosen) -> Option<u64> {
-    let is_new = |info: &ImageInfo| {
-        let compat = info.specific.iter().find(|(name, _)| *name == "compat");
-        matches!(compat, Some((_, InfoValue::Text(compat))) if compat != "0.10")
+/// How much room the source's bitmaps take in the target, where both can have some.
+fn bitmaps_bytes(source: &Opened, measurement: &dyn Measure) -> Result<Option<u64>, Stop> {
+    let Some(bitmaps) = source.disk().bitmaps().filter(|_| has_bitmaps(source.disk())) else {
+        return Ok(None);
     };
-    let takes_them =
-        target_format == "qcow2" && !matches!(chosen.plain("compat"), Some("0.10" | "v2"));
-    (source.format == "qcow2" && is_new(source) && takes_them).then_some(0)
+    let list = bitmaps.list().map_err(|error| Stop::failed(describe(&error)))?;
+    Ok(measurement.bitmaps_bytes(&list))
 }
 
 fn report(measured: &Measured, bitmaps: Option<u64>) -> String {

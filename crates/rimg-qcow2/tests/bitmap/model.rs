@@ -189,6 +189,24 @@ fn storing_can_be_tried_again_after_a_failure() {
     assert!(failures > 5, "{failures} failures");
 }
 
+/// What is emptied was committed: the guest sees no change, and so do bitmaps.
+#[test]
+fn emptying_a_layer_sets_no_bits() {
+    let dir = MemoryDir::new(DRIVERS);
+    let options = RawOptions::new().with("backing_file", "base").with("backing_fmt", "raw");
+    dir.put("base", Arc::new(MemoryStorage::from(vec![0; 1 << 20])));
+    dir.create("disk", "qcow2", 1 << 20, &options).unwrap();
+    let image = open(&dir);
+    image.bitmaps().unwrap().editor().unwrap().add("one", None).unwrap();
+    image.writer().unwrap().write_at(&[7; 512], 70_000).unwrap();
+    image.overlay().unwrap().make_empty().unwrap();
+    assert_eq!(runs(image.as_ref(), "one"), [65_536..131_072]);
+    image.close().unwrap();
+    let image = dir.open("disk", "qcow2", false).unwrap();
+    assert_eq!(runs(image.as_ref(), "one"), [65_536..131_072]);
+    assert_eq!(findings(image.as_ref()), []);
+}
+
 fn assert_same(image: &dyn BlockImage, truth: &BTreeMap<u8, Truth>) {
     let mut list: Vec<_> = image.bitmaps().unwrap().list().unwrap();
     list.sort_by(|a, b| a.name.cmp(&b.name));

@@ -166,8 +166,9 @@ fn sizes_are_those_that_qemu_img_measures() {
     }
     for cluster_bytes in [512, 4096, 65_536, 2_097_152_u64] {
         let list = folder.open("r").unwrap().bitmaps().unwrap().list().unwrap();
-        let bytes = rimg_qcow2::bitmaps_bytes(&list, 300 * MIB, cluster_bytes);
         let option = format!("cluster_size={cluster_bytes}");
+        let measure = DRIVER.measure(300 * MIB, &options(&option)).unwrap().unwrap();
+        let bytes = measure.bitmaps_bytes(&list).unwrap();
         let report = peers.img.ok(["measure", "-O", "qcow2", "-o", &option, "r"]);
         assert!(report.contains(&format!("bitmaps size: {bytes}\n")), "{bytes}: {report}");
     }

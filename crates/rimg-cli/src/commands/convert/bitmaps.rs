@@ -1,10 +1,10 @@
 //! `--bitmaps`: persistent bitmaps that go along with the data.
 
-use crate::commands::bitmap::{merge, refuse_other_size};
+use crate::commands::bitmap::{has_bitmaps, merge, refuse_other_size};
 use crate::commands::watch::Watch;
 use crate::images::Opened;
 use crate::message::{Stop, describe};
-use rimg::{BitmapInfo, BlockImage, InfoValue};
+use rimg::{BitmapInfo, BlockImage};
 
 /// The bitmaps to be copied.
 pub(super) struct BitmapCopies<'a> {
@@ -78,12 +78,4 @@ impl<'a> BitmapCopies<'a> {
         }
         stop
     }
-}
-
-/// Whether an image can have persistent bitmaps; old versions of a format cannot.
-fn has_bitmaps(image: &dyn BlockImage) -> bool {
-    image.info().is_ok_and(|info| {
-        let old = ("compat", InfoValue::Text("0.10".to_owned()));
-        !info.specific.contains(&old)
-    })
 }
