@@ -3,6 +3,7 @@
 mod plan;
 mod status;
 
+use crate::align;
 use crate::crew;
 use crate::options::threads;
 use crate::progress::{Meter, Observer};
@@ -249,10 +250,8 @@ impl<'a> Engine<'a> {
         if matches!(piece.origin, Origin::Fill) {
             return Ok(None);
         }
-        if buffer.len() < piece.len {
-            buffer.resize(piece.len, 0);
-        }
-        let bytes = buffer.get_mut(..piece.len).unwrap_or_default();
+        let start = align::make_room(buffer, piece.len);
+        let bytes = buffer.get_mut(start..start + piece.len).unwrap_or_default();
         let [first, second] = self.sources;
         let source = if side == Side::First { first } else { second };
         source.read_piece(piece, bytes).map_err(|source| CompareError::Read {

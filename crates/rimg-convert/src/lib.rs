@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod align;
 mod chain;
 mod commit;
 mod compare;

@@ -2,6 +2,7 @@
 
 mod plan;
 
+use crate::align;
 use crate::crew;
 use crate::error::ConvertError;
 use crate::options::threads;
@@ -204,11 +205,12 @@ impl<'a> Engine<'a> {
         // Pairs next to each other make up whole granules.
         for group in pairs.chunk_by(|a, b| a.old.end() == b.old.at) {
             let Some(first) = group.first() else { continue };
+            let len = group.iter().map(|pair| pair.old.len).sum();
+            let [old, new] = worker.buffers(len);
             let mut used = 0;
             for pair in group {
                 let end = used + pair.old.len;
-                let [old, new] = worker.buffers(end);
-                let read = |source: &Source<'_>, piece, buffer: &mut Vec<u8>| {
+                let read = |source: &Source<'_>, piece, buffer: &mut [u8]| {
                     let bytes = buffer.get_mut(used..end).unwrap_or_default();
                     source
                         .read_piece(piece, bytes)
@@ -219,7 +221,7 @@ impl<'a> Engine<'a> {
                 read(new_source, &pair.new, new)?;
                 used = end;
             }
-            copied += worker.differences(used, first.old.at, self.granule, unit);
+            copied += worker.differences(len, first.old.at, self.granule, unit);
         }
         self.copied.fetch_add(copied, Ordering::Relaxed);
         Ok(())
@@ -271,27 +273,26 @@ impl Worker {
         Ok(Self { old: Vec::new(), new: Vec::new(), encoder })
     }
 
-    /// Both buffers, `len` bytes long at least.
-    fn buffers(&mut self, len: usize) -> [&mut Vec<u8>; 2] {
-        for buffer in [&mut self.old, &mut self.new] {
-            if buffer.len() < len {
-                buffer.resize(len.max(UNIT_BYTES), 0);
-            }
-        }
-        [&mut self.old, &mut self.new]
+    /// `len` bytes of both buffers.
+    fn buffers(&mut self, len: usize) -> [&mut [u8]; 2] {
+        [&mut self.old, &mut self.new].map(|buffer| {
+            let start = align::make_room(buffer, len.max(UNIT_BYTES));
+            buffer.get_mut(start..start + len).unwrap_or_default()
+        })
     }
 
     /// Adds what it takes for the first `len` bytes, which come from `at`, to stay the same.
     /// Returns how many of them do not by themselves.
     fn differences(&mut self, len: usize, at: u64, granule: u64, unit: &mut Unit<'_>) -> u64 {
+        let (old_bytes, new_bytes) = (behind_first_line(&self.old), behind_first_line(&self.new));
         let mut start = 0;
         let mut copied = 0;
         while start < len {
             let from = at.saturating_add(to_u64(start));
             let ahead = usize::try_from(granule - from % granule).unwrap_or(usize::MAX);
             let end = start.saturating_add(ahead).min(len);
-            let old = self.old.get(start..end).unwrap_or_default();
-            let new = self.new.get(start..end).unwrap_or_default();
+            let old = old_bytes.get(start..end).unwrap_or_default();
+            let new = new_bytes.get(start..end).unwrap_or_default();
             start = end;
             if old == new {
                 continue;
@@ -307,6 +308,10 @@ impl Worker {
                     encode_cluster(*coding, encoder, scratch, old, from, unit);
                 }
                 _ => {
+                    if unit.data.is_empty() {
+                        unit.data.reserve(len.saturating_add(align::LINE_BYTES));
+                        unit.data.resize(align::ahead(&unit.data), 0);
+                    }
                     let data = unit.data.len();
                     unit.data.extend_from_slice(old);
                     push_write(&mut unit.ops, from, data..unit.data.len());
@@ -315,4 +320,8 @@ impl Worker {
         }
         copied
     }
+}
+
+fn behind_first_line(buffer: &[u8]) -> &[u8] {
+    buffer.get(align::ahead(buffer)..).unwrap_or_default()
 }

@@ -1,5 +1,6 @@
 //! Clusters in and out of their encoded form.
 
+use crate::align;
 use crate::chain::Encoded;
 use crate::error::ConvertError;
 use crate::plan::push_zeroes;
@@ -64,7 +65,7 @@ impl Recoder {
         task: &Task<'_>,
         unit: &mut Unit<'_>,
     ) -> Result<(), ConvertError> {
-        self.input.resize(task.geometry.unit_bytes, 0);
+        align::make_room(&mut self.input, task.geometry.unit_bytes);
         unit.data.clear();
         unit.data.reserve(task.geometry.unit_bytes.saturating_add(self.coding.cluster_bytes));
         let pieces = std::mem::take(&mut unit.pieces);
@@ -109,7 +110,8 @@ impl Recoder {
         pieces: &[Piece<'_>],
         unit: &mut Unit<'_>,
     ) -> Result<(), ConvertError> {
-        let mut used = 0;
+        let start = align::ahead(&self.input);
+        let mut used = start;
         for piece in pieces {
             let end = used + piece.len;
             let buf = self.input.get_mut(used..end).unwrap_or_default();
@@ -117,7 +119,7 @@ impl Recoder {
             used = end;
         }
         let mut at = pieces.first().map_or(0, |piece| piece.at);
-        let input = self.input.get(..used).unwrap_or_default();
+        let input = self.input.get(start..used).unwrap_or_default();
         let runs = task.runs(input, at);
         for (run, zero) in runs {
             if zero {

@@ -1,5 +1,6 @@
 //! What a thread does to a unit: read, tell zeroes from data, encode.
 
+use crate::align;
 use crate::error::ConvertError;
 use crate::offload::Offload;
 use crate::plan::{Geometry, push_zeroes};
@@ -113,9 +114,7 @@ impl<'a> Worker<'a> {
 
     fn copy(&self, unit: &mut Unit<'_>) -> Result<(), ConvertError> {
         let Unit { pieces, data, ops, warnings, .. } = unit;
-        // The length stays: memory is zeroed once, not for each unit.
-        data.resize(self.task.geometry.unit_bytes, 0);
-        let mut used = 0;
+        let mut used = align::make_room(data, self.task.geometry.unit_bytes);
         let mut pieces = pieces.as_slice();
         while let Some((first, rest)) = pieces.split_first() {
             if self.task.offload.as_ref().is_some_and(|offload| offload.copies(first)) {
