@@ -123,10 +123,10 @@ impl Subject<'_> {
             self.clear_unknown_autoclear()?;
         }
         let snapshots = SnapshotTable::read(self, report)?;
+        report.set_aside();
         let mut references = self.count(&snapshots, report)?;
         let mut budget = self.limits.metadata_budget();
         let mut refcounts = Refcounts::read(self, &mut budget)?;
-        let is_sound = report.summary.corruptions == 0;
         let rebuild = refcounts.count(&mut references.counts, report)?;
         let mut verdict = refcounts.compare(&references.counts, Pass::Look, false, report)?;
         // What could not be looked at may refer to anything.
@@ -140,13 +140,14 @@ impl Subject<'_> {
             }
             report.tell(FindingKind::Note, "Rebuilding refcount structure".to_owned(), false);
             let before = report.summary;
-            let from = references.first_usable(is_sound);
+            let from = references.first_usable();
             rebuild::rebuild(self, &mut references.counts, from)?;
             report.start_again();
             references = self.count(&snapshots, report)?;
             refcounts = Refcounts::read(self, &mut self.limits.metadata_budget())?;
             refcounts.count(&mut references.counts, report)?;
-            verdict = refcounts.compare(&references.counts, Pass::TidyUp, is_sound, report)?;
+            verdict =
+                refcounts.compare(&references.counts, Pass::TidyUp, references.is_sound, report)?;
             report.count_as_repaired_since(&before);
             sync(self.file)?;
         } else if may_repair && (report.summary.leaks > 0 || report.summary.corruptions > 0) {
@@ -155,12 +156,12 @@ impl Subject<'_> {
             }
             let pass = Pass::Mend(report.repair());
             // Where more is wrong, what seems unused may be all that is left of something.
-            let discard = report.is_sound() && is_sound;
+            let discard = report.is_sound();
             verdict = refcounts.compare(&references.counts, pass, discard, report)?;
             sync(self.file)?;
         }
         if may_repair {
-            let from = references.first_usable(is_sound);
+            let from = references.first_usable();
             snapshots.write(from, self, &mut references.counts, &mut refcounts)?;
         }
         self.compare_flags(&references, verdict, &mut refcounts, report)?;

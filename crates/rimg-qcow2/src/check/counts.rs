@@ -64,6 +64,15 @@ impl Counts {
         Ok(())
     }
 
+    /// Where wrong references that are not too far off end.
+    pub(super) const fn stray_end(&self) -> u64 {
+        self.stray_end
+    }
+
+    pub(super) const fn set_stray_end(&mut self, stray_end: u64) {
+        self.stray_end = stray_end;
+    }
+
     /// The first cluster that no reference leads to, not even a wrong one from not too far behind
     /// the end of the file.
     pub(super) fn untouched_from(&self) -> u64 {

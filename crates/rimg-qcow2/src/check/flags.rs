@@ -21,7 +21,7 @@ pub(super) fn compare(
     let has_data_file = subject.header.has(spec::incompatible::DATA_FILE);
     let mend = match report.repair() {
         Repair::Nothing => false,
-        Repair::Leaks => report.is_clean(),
+        Repair::Leaks => report.are_references_clean(),
         Repair::All => true,
     };
     let mut say = |message: String| {

@@ -17,6 +17,8 @@ pub(super) struct References {
     pub(super) counts: Counts,
     /// The disk's L1 table.
     pub(super) l1: Vec<u64>,
+    /// All tables lead to where they can.
+    pub(super) is_sound: bool,
     /// Something could not be looked at; what it refers to is not counted.
     pub(super) is_incomplete: bool,
     /// Entries were mended on the way.
@@ -43,7 +45,12 @@ impl References {
         let active = L1 { at: header.l1_offset, entries: &l1, is_active: true };
         walker.count(active, &mut counts, report)?;
         subject.count_snapshots(snapshots, &mut walker, &mut counts, report)?;
+        // A wrong length there leads nothing else astray.
+        let before = report.summary.corruptions;
+        let stray_end = counts.stray_end();
         counts.add(snapshots.at, snapshots.bytes, report)?;
+        counts.set_stray_end(stray_end);
+        let of_table = report.summary.corruptions.saturating_sub(before);
         if let Some((at, bytes)) = header.encryption_header() {
             counts.add(at, bytes, report)?;
         }
@@ -53,15 +60,16 @@ impl References {
         }
         let is_incomplete = walker.gave_up || bitmaps.is_err();
         let wrote = walker.wrote;
-        Ok(Self { counts, l1, is_incomplete, wrote })
+        let is_sound = report.summary.corruptions == of_table;
+        Ok(Self { counts, l1, is_sound, is_incomplete, wrote })
     }
 }
 
 impl References {
     /// From which cluster on new structures may lie. Where tables lead astray, what seems unused
     /// may be what they should lead to.
-    pub(super) fn first_usable(&self, is_sound: bool) -> u64 {
-        if is_sound { 0 } else { self.counts.untouched_from() }
+    pub(super) fn first_usable(&self) -> u64 {
+        if self.is_sound { 0 } else { self.counts.untouched_from() }
     }
 }
 

@@ -7,11 +7,13 @@ pub(crate) struct Report<'a> {
     found: &'a mut dyn FnMut(&Finding),
     repair: Repair,
     pub(super) summary: CheckSummary,
+    /// Corruptions of the snapshot table: nothing else depends on it.
+    set_aside: u64,
 }
 
 impl<'a> Report<'a> {
     pub(super) fn new(repair: Repair, found: &'a mut dyn FnMut(&Finding)) -> Self {
-        Self { found, repair, summary: CheckSummary::default() }
+        Self { found, repair, summary: CheckSummary::default(), set_aside: 0 }
     }
 
     /// What may be repaired.
@@ -68,12 +70,18 @@ impl<'a> Report<'a> {
         sums.leaks_fixed = sums.leaks_fixed.saturating_add(leaks);
     }
 
-    /// Whether nothing was found that is not repaired.
-    pub(super) const fn is_clean(&self) -> bool {
-        self.is_sound() && self.summary.leaks == 0
+    /// What was found until now says nothing of references and refcounts.
+    pub(super) const fn set_aside(&mut self) {
+        self.set_aside = self.summary.corruptions;
     }
 
-    /// The same, but for leaks.
+    /// Whether nothing was found of references and refcounts that is not repaired.
+    pub(super) const fn are_references_clean(&self) -> bool {
+        let CheckSummary { corruptions, check_errors, leaks, .. } = self.summary;
+        corruptions <= self.set_aside && check_errors == 0 && leaks == 0
+    }
+
+    /// Whether nothing was found but leaks that is not repaired.
     pub(super) const fn is_sound(&self) -> bool {
         self.summary.corruptions == 0 && self.summary.check_errors == 0
     }

@@ -204,7 +204,7 @@ impl SnapshotTable {
         }
         let clusters = g.clusters_for(num::to_u64(bytes.len()));
         let old_end = self.at.saturating_add(self.bytes);
-        let old = g.cluster_index(self.at)..g.clusters_for(old_end);
+        let old = g.cluster_index(self.at)..g.clusters_for(old_end.min(counts.file_len()));
         let mut at = 0;
         let mut new = 0..0;
         if clusters > 0 {
