@@ -106,7 +106,13 @@ pub(crate) fn open_as(
     writable: bool,
     inspect_only: bool,
 ) -> Result<Box<dyn BlockImage>> {
-    let how = OpenOptions { writable, inspect_only, limits: Limits::default(), gate: &DataFile };
+    let how = OpenOptions {
+        writable,
+        inspect_only,
+        limits: Limits::default(),
+        gate: &DataFile,
+        options: rimg_core::RawOptions::NONE,
+    };
     rimg_qcow2::DRIVER.open(file, &how)
 }
 
