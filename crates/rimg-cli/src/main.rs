@@ -13,6 +13,7 @@ mod message;
 mod options;
 mod output;
 mod program;
+mod secrets;
 mod size;
 
 use std::process::ExitCode;

@@ -67,6 +67,18 @@ impl OptionList {
     }
 }
 
+/// The entries of a list: names, and values where they have one.
+pub(crate) fn split_list(list: &str) -> Vec<(String, Option<String>)> {
+    let mut entries = Vec::new();
+    let mut rest = list;
+    while !rest.is_empty() {
+        let (name, value, tail) = split_entry(rest);
+        entries.push((name.to_owned(), value));
+        rest = tail;
+    }
+    entries
+}
+
 /// The first entry of a list: its name, its value if it has one, and what follows.
 fn split_entry(list: &str) -> (&str, Option<String>, &str) {
     let end = list.find(['=', ',']).unwrap_or(list.len());

@@ -86,6 +86,11 @@ fn bitmap() {
     run_cases(include_str!("peer/bitmap.cases"));
 }
 
+#[test]
+fn encryption() {
+    run_cases(include_str!("peer/encryption.cases"));
+}
+
 fn run_cases(text: &str) {
     if !peer_is_there() {
         return;

@@ -66,6 +66,11 @@ impl RawOptions {
         self
     }
 
+    /// Takes `name` away.
+    pub fn remove(&mut self, name: &str) {
+        self.entries.retain(|(known, _)| known != name);
+    }
+
     /// The value of `name`.
     #[must_use]
     pub fn value(&self, name: &str) -> Option<&str> {
@@ -97,6 +102,11 @@ impl RawOptions {
         for (name, value) in &other.entries {
             self.set(name.as_str(), value.as_str());
         }
+        self.add_secrets_of(other);
+    }
+
+    /// Takes over the secrets of `other` alone.
+    pub fn add_secrets_of(&mut self, other: &Self) {
         for (id, secret) in &other.secrets {
             self.add_secret(id.as_str(), secret.clone());
         }

@@ -67,7 +67,8 @@ impl Encryption {
         }
         refuse_unknown(how.options)?;
         let passphrase = || passphrase(how.options);
-        let wants_key = access != Access::Inspect;
+        // Whoever only looks needs no key, but a passphrase that is given has to be right.
+        let wants_key = access != Access::Inspect || how.options.value(KEY_SECRET).is_some();
         let (method, cipher) = if header.crypt_method == spec::crypt::AES {
             let cipher = if wants_key { Some(aes_cipher(passphrase()?)?) } else { None };
             (Method::Aes, cipher)

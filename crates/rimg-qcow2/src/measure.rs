@@ -6,15 +6,15 @@
 
 use crate::address::{Geometry, RefcountOrder};
 use crate::bitmap::bitmaps_bytes;
-use crate::error::FORMAT;
+use crate::crypt::NewEncryption;
 use crate::options::{check_extended_l2, cluster, is_on, refuse};
 use crate::spec;
 use core::ops::Range;
-use rimg_core::{BitmapInfo, Error, Measure, Measured, Preallocation, RawOptions, Result};
+use rimg_core::{BitmapInfo, Measure, Measured, Preallocation, RawOptions, Result};
 
 /// Begins to measure an image of `size_bytes`.
 pub(crate) fn measure(size_bytes: u64, raw: &RawOptions) -> Result<Qcow2Measure> {
-    let (version, geometry, preallocation) = read_options(raw)?;
+    let (version, geometry, preallocation, luks_bytes) = read_options(raw)?;
     let size = size_bytes.checked_next_multiple_of(spec::SECTOR_BYTES).unwrap_or(u64::MAX);
     if geometry.l1_entries_for(size).saturating_mul(8) > spec::MAX_L1_BYTES {
         return refuse("size", "The image size is too large (try using a larger cluster size)");
@@ -23,6 +23,7 @@ pub(crate) fn measure(size_bytes: u64, raw: &RawOptions) -> Result<Qcow2Measure>
     Ok(Qcow2Measure {
         geometry,
         disk_clusters: geometry.clusters_for(size),
+        luks_clusters: geometry.clusters_for(luks_bytes),
         counted: 0,
         next_cluster: 0,
         takes_all,
@@ -32,7 +33,7 @@ pub(crate) fn measure(size_bytes: u64, raw: &RawOptions) -> Result<Qcow2Measure>
 
 /// Looks at the options in the order in which qemu-img does, which is not that of `create`. What
 /// does not change the size is not looked at.
-fn read_options(raw: &RawOptions) -> Result<(u32, Geometry, Preallocation)> {
+fn read_options(raw: &RawOptions) -> Result<(u32, Geometry, Preallocation, u64)> {
     let cluster = cluster(raw)?;
     let extended_l2 = is_on(raw, "extended_l2")?.unwrap_or(false);
     if extended_l2 {
@@ -53,17 +54,13 @@ fn read_options(raw: &RawOptions) -> Result<(u32, Geometry, Preallocation)> {
             None => return refuse("preallocation", format!("invalid parameter value: {name}")),
         },
     };
-    if raw.value("encrypt.format") == Some("luks") {
-        if raw.value("encrypt.key-secret").is_none() {
-            let reason = "Parameter 'encrypt.key-secret' is required for cipher";
-            return refuse("encrypt.key-secret", reason);
-        }
-        let feature = "measuring encrypted images".into();
-        return Err(Error::Unsupported { format: FORMAT, feature });
-    }
+    let luks_bytes = match raw.value("encrypt.format") {
+        Some("luks") => NewEncryption::parse(raw, false)?.map_or(0, |new| new.header_bytes()),
+        _ => 0,
+    };
     let geometry =
         Geometry { cluster, extended_l2, zero_flag: version >= 3 && !extended_l2, refcount };
-    Ok((version, geometry, preallocation))
+    Ok((version, geometry, preallocation, luks_bytes))
 }
 
 fn refcount(raw: &RawOptions, version: u32) -> Result<RefcountOrder> {
@@ -91,6 +88,8 @@ fn refcount(raw: &RawOptions, version: u32) -> Result<RefcountOrder> {
 pub(crate) struct Qcow2Measure {
     geometry: Geometry,
     disk_clusters: u64,
+    /// For the LUKS header with its key material; no refcounts are counted for them.
+    luks_clusters: u64,
     /// The clusters with data so far.
     counted: u64,
     /// The first guest cluster that data was not seen in.
@@ -119,6 +118,7 @@ impl Measure for Qcow2Measure {
 
     fn measured(&self) -> Measured {
         let full = full_file_clusters(self.geometry, self.disk_clusters);
+        let full = full.saturating_add(self.luks_clusters);
         let unused =
             if self.takes_all { 0 } else { self.disk_clusters.saturating_sub(self.counted) };
         Measured {
@@ -149,6 +149,7 @@ fn full_file_clusters(g: Geometry, disk_clusters: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rimg_core::Error;
 
     fn measured(size: u64, options: RawOptions, data: &[Range<u64>]) -> (u64, u64) {
         let mut measure = measure(size, &options).unwrap();

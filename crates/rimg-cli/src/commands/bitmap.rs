@@ -1,10 +1,11 @@
 //! `bitmap`: changing the persistent dirty bitmaps of an image.
 
 use crate::args::{CommandHelp, Example, Flag};
-use crate::commands::{Command, MAX_SIZE, common, parse, ranged_size, refuse_object, text};
+use crate::commands::{Command, MAX_SIZE, common, parse, ranged_size, text};
 use crate::images::{self, How, ImageName, Opened};
 use crate::message::{Stop, describe};
 use crate::program::Run;
+use crate::secrets::add_object;
 use rimg::{BitmapEdit, Bitmaps, BlockImage, Error, InfoValue};
 use std::ffi::OsString;
 
@@ -169,7 +170,7 @@ impl Args {
                 Key::Merge => args.actions.push(Action::Merge(text(&value))),
                 Key::SourceFile => args.source = Some(value),
                 Key::SourceFormat => args.source_format = Some(text(&value)),
-                Key::Object => return Err(refuse_object()),
+                Key::Object => add_object(&mut args.how.options, &text(&value))?,
             }
             Ok(())
         })?;

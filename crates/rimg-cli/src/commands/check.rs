@@ -1,12 +1,13 @@
 //! `check`: whether an image's metadata holds together.
 
 use crate::args::{CommandHelp, Example, Flag};
-use crate::commands::{Command, common, output_form, parse, refuse_object, text};
+use crate::commands::{Command, common, output_form, parse, text};
 use crate::images::{self, How, ImageName};
 use crate::message::Stop;
 use crate::output::Form;
 use crate::output::check as output;
 use crate::program::Run;
+use crate::secrets::add_object;
 use rimg_core::{CheckSummary, Error, Finding, Repair};
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -99,7 +100,7 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
                 }
             },
             Key::Output => form = output_form(&value)?,
-            Key::Object => return Err(refuse_object()),
+            Key::Object => add_object(&mut how.options, &text(&value))?,
             Key::ImageOpts => image_opts = true,
             Key::ForceShare => how.force_share = true,
         }

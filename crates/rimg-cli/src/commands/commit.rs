@@ -2,11 +2,12 @@
 
 use crate::args::{CommandHelp, Example, Flag};
 use crate::commands::watch::{Watch, cancel_on_signals};
-use crate::commands::{Command, MAX_SIZE, common, parse, ranged_size, refuse_object, text};
+use crate::commands::{Command, MAX_SIZE, common, parse, ranged_size, text};
 use crate::images::{self, How, ImageName, Opened, combine};
 use crate::message::{INTERRUPTED, Stop, chain};
 use crate::output::progress::Progress;
 use crate::program::Run;
+use crate::secrets::add_object;
 use rimg_convert::{CommitOptions, ConvertError, commit};
 use std::ffi::OsString;
 use std::num::NonZeroU64;
@@ -96,7 +97,7 @@ fn run(run: &mut Run<'_>, words: Vec<OsString>) -> Result<u8, Stop> {
                 let rate = ranged_size("rate limit", &value, MAX_SIZE)?;
                 options.bytes_per_second = NonZeroU64::new(rate);
             }
-            Key::Object => return Err(refuse_object()),
+            Key::Object => add_object(&mut how.options, &text(&value))?,
         }
         Ok(())
     })?;

@@ -2,11 +2,13 @@
 
 use crate::args::{CommandHelp, Example, Flag};
 use crate::commands::watch::{Watch, cancel_on_signals};
-use crate::commands::{Command, common, parse, refuse_object, text};
+use crate::commands::{Command, common, parse, text};
 use crate::images::{self, How, ImageName, Opened};
 use crate::message::{INTERRUPTED, Stop, chain, describe};
 use crate::output::progress::Progress;
 use crate::program::Run;
+use crate::secrets::add_object;
+use rimg::RawOptions;
 use rimg_convert::{CompareError, CompareOptions, Comparison, Difference, Side, compare};
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -88,11 +90,12 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
     let (mut left, mut right) = (How::default(), How::default());
     let (mut quiet, mut progress, mut strict, mut image_opts) = (false, false, false, false);
     let mut cache = None;
+    let mut secrets = RawOptions::new();
     let operands = parse(FLAGS, args, |key, value| {
         match key {
             Key::Help => return Err(Stop::Help),
             Key::Quiet => quiet = true,
-            Key::Object => return Err(refuse_object()),
+            Key::Object => add_object(&mut secrets, &text(&value))?,
             Key::Cache => cache = Some(text(&value)),
             Key::ImageOpts => image_opts = true,
             Key::FormatA => left.format = Some(text(&value)),
@@ -109,6 +112,8 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
     let trouble = |stop: Stop| stop.with_exit(exit::TROUBLE);
     left.cache = images::source_cache(cache.as_deref()).map_err(trouble)?;
     right.cache = left.cache;
+    left.options.add(&secrets);
+    right.options.add(&secrets);
     let open = |name: &OsString, how: &mut How| {
         let name = ImageName::parse(name, image_opts, how)?;
         images::open(&name, how)

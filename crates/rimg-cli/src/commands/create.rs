@@ -1,11 +1,12 @@
 //! `create`: a new, empty image.
 
 use crate::args::{CommandHelp, Example, Flag};
-use crate::commands::{Command, MAX_SIZE, common, parse, ranged_size, refuse_object, text};
+use crate::commands::{Command, MAX_SIZE, common, parse, ranged_size, text};
 use crate::images::{self, NewImage};
 use crate::message::Stop;
 use crate::options::{self, OptionList};
 use crate::program::Run;
+use crate::secrets::add_object;
 use std::ffi::OsString;
 
 pub(super) const COMMAND: Command = Command {
@@ -96,7 +97,7 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
         match key {
             Key::Help => return Err(Stop::Help),
             Key::Quiet => quiet = true,
-            Key::Object => return Err(refuse_object()),
+            Key::Object => add_object(&mut new.secrets, &text(&value))?,
             Key::Format => format = text(&value),
             Key::Backing => new.backing = Some(text(&value)),
             Key::BackingFormat => new.backing_format = Some(text(&value)),

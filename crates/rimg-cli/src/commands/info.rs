@@ -1,12 +1,15 @@
 //! `info`: what an image, or every image of a chain, says of itself.
 
 use crate::args::{CommandHelp, Example, Flag};
-use crate::commands::{Command, common, output_form, parse, refuse_object, text};
-use crate::images::{self, How, ImageName};
+use crate::commands::{Command, common, output_form, parse, text};
+use crate::images::{self, How, ImageName, KEY_SECRET, Opened};
+use crate::json::quoted;
 use crate::message::Stop;
 use crate::output::Form;
 use crate::output::info::{self as output, ImageReport};
 use crate::program::Run;
+use crate::secrets::add_object;
+use rimg::RawOptions;
 use std::ffi::OsString;
 
 pub(super) const COMMAND: Command = Command {
@@ -66,7 +69,7 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
             Key::Format => how.format = Some(text(&value)),
             Key::Output => form = output_form(&value)?,
             Key::BackingChain => whole_chain = true,
-            Key::Object => return Err(refuse_object()),
+            Key::Object => add_object(&mut how.options, &text(&value))?,
             Key::ImageOpts => image_opts = true,
             Key::ForceShare => how.force_share = true,
         }
@@ -99,6 +102,8 @@ fn report_chain(name: ImageName, how: How) -> Result<Vec<ImageReport>, Stop> {
             return Err(Stop::failed(message));
         }
         chain.push(report(&name, &how)?);
+        // What was said of the top image holds for none below it.
+        how.options = RawOptions::new();
         let Some(top) = chain.last() else { return Ok(chain) };
         let Some(below) = &top.full_backing_filename else { return Ok(chain) };
         how.format.clone_from(&top.info.backing_format);
@@ -113,5 +118,17 @@ fn report(name: &ImageName, how: &How) -> Result<ImageReport, Stop> {
     let full_backing_filename =
         info.backing_file.as_deref().map(|backing| images::combine(&opened.filename, backing));
     let file = opened.file_report()?;
-    Ok(ImageReport { filename: opened.filename.clone(), info, full_backing_filename, file })
+    let filename = options_shown(&opened, how).unwrap_or_else(|| opened.filename.clone());
+    Ok(ImageReport { filename, info, full_backing_filename, file })
+}
+
+/// The name of an image that needs more than a file's name to be opened.
+fn options_shown(opened: &Opened, how: &How) -> Option<String> {
+    let key = KEY_SECRET;
+    let secret = quoted(how.options.value(key)?);
+    let (format, file) = (quoted(opened.format()), quoted(&opened.filename));
+    Some(format!(
+        "json:{{\"{key}\": {secret}, \"driver\": {format}, \
+         \"file\": {{\"driver\": \"file\", \"filename\": {file}}}}}"
+    ))
 }

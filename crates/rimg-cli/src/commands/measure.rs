@@ -4,15 +4,14 @@ use crate::args::{CommandHelp, Example, Flag};
 use crate::commands::bitmap::has_bitmaps;
 use crate::commands::snapshot_name::SnapshotName;
 use crate::commands::watch::cancel_on_signals;
-use crate::commands::{
-    Command, MAX_SIZE, common, output_form, parse, ranged_size, refuse_object, text,
-};
+use crate::commands::{Command, MAX_SIZE, common, output_form, parse, ranged_size, text};
 use crate::images::{self, How, ImageName, Opened};
 use crate::json::pretty;
 use crate::message::{INTERRUPTED, Stop, chain, describe};
 use crate::options::{self, OptionList};
 use crate::output::Form;
 use crate::program::Run;
+use crate::secrets::add_object;
 use rimg::{BlockImage, FORMATS, InfoValue, Measure, Measured, driver};
 use rimg_convert::{ConvertError, measure};
 use std::ffi::OsString;
@@ -119,7 +118,7 @@ fn run(run: &mut Run<'_>, words: Vec<OsString>) -> Result<u8, Stop> {
             }
             Key::Output => args.form = output_form(&value)?,
             Key::ForceShare => args.how.force_share = true,
-            Key::Object => return Err(refuse_object()),
+            Key::Object => add_object(&mut args.how.options, &text(&value))?,
         }
         Ok(())
     })?;
@@ -188,8 +187,10 @@ fn measure_disk(
     let mut unseen = options::HINTS.to_vec();
     unseen.push("size");
     let target = driver(FORMATS, name).ok_or_else(unsized_format)?;
+    let mut new = chosen.for_driver(&unseen);
+    new.add_secrets_of(&args.how.options);
     let mut measurement = target
-        .measure(size, &chosen.for_driver(&unseen))
+        .measure(size, &new)
         .map_err(|error| Stop::failed(describe(&error)))?
         .ok_or_else(unsized_format)?;
     if disk.is_some() && chosen.plain("backing_file").is_some() {

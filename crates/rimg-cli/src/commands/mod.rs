@@ -63,7 +63,8 @@ mod common {
         Flag::new(&["output"], "print for people (the default) or for programs")
             .value("human|json");
     pub(super) const OBJECT: Flag =
-        Flag::new(&["object"], "an object, such as a secret, that the image needs").value("OBJDEF");
+        Flag::new(&["object"], "a secret that the image needs: secret,id=ID,data=... or file=...")
+            .value("OBJDEF");
     pub(super) const IMAGE_OPTS: Flag = Flag::new(
         &["image-opts"],
         "FILENAME is a list of options (driver=qcow2,file.filename=a.img) and not a name",
@@ -93,11 +94,6 @@ fn output_form(value: &OsStr) -> Result<Form, Stop> {
     let value = text(value);
     Form::parse(&value)
         .ok_or_else(|| Stop::Advice(format!("--output expects 'human' or 'json' not '{value}'")))
-}
-
-/// Objects are secrets in practice; nothing that needs one can be opened yet.
-fn refuse_object() -> Stop {
-    Stop::failed("--object is not supported yet: rimg opens no encrypted images")
 }
 
 /// A number of bytes called `what` between `range`'s ends.

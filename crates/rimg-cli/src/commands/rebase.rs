@@ -2,11 +2,12 @@
 
 use crate::args::{CommandHelp, Example, Flag};
 use crate::commands::watch::{Watch, cancel_on_signals};
-use crate::commands::{Command, common, parse, refuse_object, text};
+use crate::commands::{Command, common, parse, text};
 use crate::images::{self, How, ImageName, Opened, combine};
 use crate::message::{INTERRUPTED, Stop, chain, describe};
 use crate::output::progress::Progress;
 use crate::program::Run;
+use crate::secrets::add_object;
 use rimg_convert::{ConvertError, NewBacking, RebaseOptions, rebase};
 use std::ffi::OsString;
 
@@ -125,7 +126,7 @@ fn run(run: &mut Run<'_>, words: Vec<OsString>) -> Result<u8, Stop> {
             Key::Unsafe => args.name_only = true,
             Key::Compress => args.compress = true,
             Key::ForceShare => args.how.force_share = true,
-            Key::Object => return Err(refuse_object()),
+            Key::Object => add_object(&mut args.how.options, &text(&value))?,
         }
         Ok(())
     })?;

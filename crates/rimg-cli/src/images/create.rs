@@ -2,11 +2,12 @@
 
 use crate::images::format;
 use crate::images::name::{ImageName, combine, protocol_of};
-use crate::images::open::{How, open_or_reason};
+use crate::images::open::{How, KEY_SECRET, open_or_reason};
 use crate::message::{describe, describe_io};
 use crate::options::{self, Chosen, OptionList};
 use rimg::{
-    Creator, Error, FileError, FormatInfo, LocalFiles, LockConflict, OptionSpec, resolve_name,
+    Creator, Error, FileError, FormatInfo, LocalFiles, LockConflict, OptionSpec, RawOptions,
+    resolve_name,
 };
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -22,6 +23,8 @@ pub(crate) struct NewImage {
     pub(crate) backing: Option<String>,
     /// The format of that.
     pub(crate) backing_format: Option<String>,
+    /// Secrets that options may name.
+    pub(crate) secrets: RawOptions,
 }
 
 /// An image that can be made: everything that can be known before is checked.
@@ -32,6 +35,7 @@ pub(crate) struct PlannedImage {
     table: Vec<&'static OptionSpec>,
     chosen: Chosen,
     size_bytes: u64,
+    secrets: RawOptions,
 }
 
 /// The format by the name that a user gave it, if images of it can be made.
@@ -82,7 +86,8 @@ impl NewImage {
             .or(backing_size)
             .ok_or_else(|| "Image creation needs a size parameter".to_owned())?;
         set(&mut chosen, &table, "size", Some(&size_bytes.to_string()), no_size)?;
-        Ok(PlannedImage { filename: self.filename.clone(), format, table, chosen, size_bytes })
+        let (filename, secrets) = (self.filename.clone(), self.secrets.clone());
+        Ok(PlannedImage { filename, format, table, chosen, size_bytes, secrets })
     }
 
     /// The size of the backing image, if there is one that can be looked at.
@@ -165,12 +170,23 @@ impl PlannedImage {
         let creator = Creator::new(self.format.name)
             .size(self.size_bytes)
             .options(&self.chosen.for_driver(&unseen))
+            .options(&self.secrets)
             .open_backing(false)
             .policy(LocalFiles);
         match creator.create(self.path()) {
             Ok(_) => Ok(()),
             Err(FileError { source, .. }) => Err(self.reason(&source)),
         }
+    }
+
+    /// What has to be said to open the image once it is made: the key of an encrypted one.
+    pub(crate) fn open_options(&self) -> RawOptions {
+        let mut options = self.secrets.clone();
+        let key = KEY_SECRET;
+        if let Some(id) = self.chosen.plain(key) {
+            options.set(key, id);
+        }
+        options
     }
 
     fn path(&self) -> PathBuf {
@@ -223,6 +239,8 @@ pub(crate) struct TargetWishes<'a> {
     pub(crate) backing_format: Option<&'a str>,
     /// `-c`
     pub(crate) compress: bool,
+    /// Secrets that options may name.
+    pub(crate) secrets: &'a RawOptions,
 }
 
 /// Checks everything that can be known before the target of a conversion is made.
@@ -260,7 +278,8 @@ pub(crate) fn plan_target(
             return Err("Compression and preallocation not supported at the same time".to_owned());
         }
     }
-    Ok(PlannedImage { filename: filename.to_owned(), format, table, chosen, size_bytes })
+    let (filename, secrets) = (filename.to_owned(), wishes.secrets.clone());
+    Ok(PlannedImage { filename, format, table, chosen, size_bytes, secrets })
 }
 
 /// Refuses `-c` for formats that have no compressed clusters.

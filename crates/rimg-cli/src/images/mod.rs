@@ -9,7 +9,9 @@ pub(crate) use create::{
     NewImage, TargetWishes, creatable_format, plan_target, require_compression,
 };
 pub(crate) use name::{ImageName, combine};
-pub(crate) use open::{How, Opened, image_cache, open, open_or_reason, source_cache, target_cache};
+pub(crate) use open::{
+    How, KEY_SECRET, Opened, image_cache, open, open_or_reason, source_cache, target_cache,
+};
 
 use rimg::{FORMATS, FormatInfo, driver};
 

@@ -87,6 +87,7 @@ impl ImageName {
                 ("file.filename", _) => path = Some(value.to_owned()),
                 ("force-share", _) => how.force_share |= parse_bool(value) == Some(true),
                 ("file.driver", "file" | "host_device") | ("read-only", "on") => {}
+                _ if is_of_encryption(name) => how.options.set(name, value),
                 _ => unknown = Some(name.to_owned()),
             }
         }
@@ -123,6 +124,15 @@ impl ImageName {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Whether an option is about how the image is encrypted, or one of those below it.
+fn is_of_encryption(name: &str) -> bool {
+    let mut name = name;
+    while let Some(rest) = name.strip_prefix("backing.") {
+        name = rest;
+    }
+    name.starts_with("encrypt.")
 }
 
 /// The protocol that a name starts with, as `nbd` in `nbd:localhost:10809`.

@@ -6,7 +6,7 @@ use crate::message::{Stop, describe, describe_io};
 use crate::output::info::FileReport;
 use rimg::{
     BlockImage, CacheMode, Dependency, DependencyRole, Error, FileError, Grant, ImageInfo,
-    LocalFiles, LockConflict, MemoryStorage, OpenedImage, Opener, Policy as _,
+    LocalFiles, LockConflict, MemoryStorage, OpenedImage, Opener, Policy as _, RawOptions,
 };
 use std::fs;
 use std::io::{self, Write as _};
@@ -32,6 +32,8 @@ pub(crate) struct How {
     pub(crate) metadata_only: bool,
     /// How the system's page cache is used.
     pub(crate) cache: CacheMode,
+    /// What the image's format is to be told, and the secrets that this may name.
+    pub(crate) options: RawOptions,
 }
 
 impl Default for How {
@@ -45,7 +47,22 @@ impl Default for How {
             inspect_only: false,
             metadata_only: false,
             cache: CacheMode::Writeback,
+            options: RawOptions::new(),
         }
+    }
+}
+
+/// The option that names an image's passphrase.
+pub(crate) const KEY_SECRET: &str = "encrypt.key-secret";
+
+impl How {
+    /// What the format is told: nothing of a passphrase that nobody is going to try.
+    fn options(&self) -> RawOptions {
+        let mut options = self.options.clone();
+        if self.inspect_only {
+            options.remove(KEY_SECRET);
+        }
+        options
     }
 }
 
@@ -95,7 +112,8 @@ pub(crate) fn open_or_reason(name: &ImageName, how: &How) -> Result<Opened, Stri
         .force_share(how.force_share)
         .backing(how.backing)
         .inspect_only(how.inspect_only || how.metadata_only)
-        .cache(how.cache);
+        .cache(how.cache)
+        .options(&how.options());
     if let Some(depth) = how.writable_depth {
         opener = opener.writable_depth(depth);
     }
@@ -108,7 +126,14 @@ pub(crate) fn open_or_reason(name: &ImageName, how: &How) -> Result<Opened, Stri
         opener = opener.format(name.as_str());
     }
     match opener.open(name.path()) {
-        Ok(image) => Ok(Opened { image, filename: name.shown().to_owned() }),
+        Ok(image) => {
+            let no_key = how.options.value(KEY_SECRET).is_none();
+            if how.metadata_only && no_key && image.info().is_ok_and(|info| info.encrypted) {
+                // Metadata is plain, but who calls qemu-img does not get to see it either.
+                return Err(format!("Parameter '{KEY_SECRET}' is required for cipher"));
+            }
+            Ok(Opened { image, filename: name.shown().to_owned() })
+        }
         Err(FileError { source, .. }) => Err(reason(&source, name.shown())),
     }
 }

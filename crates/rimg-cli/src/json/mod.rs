@@ -4,4 +4,4 @@ mod read;
 mod write;
 
 pub(crate) use read::{ReadError, read_options};
-pub(crate) use write::pretty;
+pub(crate) use write::{pretty, quoted};

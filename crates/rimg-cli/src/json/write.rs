@@ -11,6 +11,13 @@ pub(crate) fn pretty(value: &InfoValue) -> String {
     text
 }
 
+/// A string in quotes.
+pub(crate) fn quoted(string: &str) -> String {
+    let mut text = String::new();
+    write_string(&mut text, string);
+    text
+}
+
 fn write_value(text: &mut String, value: &InfoValue, depth: usize) {
     match value {
         InfoValue::Bool(truth) => text.push_str(if *truth { "true" } else { "false" }),

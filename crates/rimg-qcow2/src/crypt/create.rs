@@ -94,6 +94,14 @@ impl NewEncryption {
         Ok(Self::Luks { volume, iter_time_ms, passphrase })
     }
 
+    /// How many bytes there have to be for a header besides the image's own.
+    pub(crate) fn header_bytes(&self) -> u64 {
+        match self {
+            Self::Aes => 0,
+            Self::Luks { volume, .. } => volume.header_bytes(),
+        }
+    }
+
     /// The value of the header's field.
     pub(crate) const fn method(&self) -> u32 {
         match self {

@@ -2,10 +2,12 @@
 
 use crate::args::Flag;
 use crate::commands::snapshot_name::SnapshotName;
-use crate::commands::{MAX_SIZE, common, parse, ranged_size, refuse_object, text};
+use crate::commands::{MAX_SIZE, common, parse, ranged_size, text};
 use crate::message::Stop;
 use crate::options::{OptionList, parse_number};
+use crate::secrets::add_object;
 use crate::size::{SizeError, parse_size};
+use rimg::RawOptions;
 use std::ffi::{OsStr, OsString};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,6 +168,8 @@ pub(super) fn flags() -> Vec<Flag> {
 /// The command line, checked as far as it can be without a look at any file.
 #[derive(Debug, Default)]
 pub(super) struct Args {
+    /// Secrets that options may name.
+    pub(super) secrets: RawOptions,
     pub(super) quiet: bool,
     pub(super) progress: bool,
     pub(super) source_image_opts: bool,
@@ -211,7 +215,7 @@ impl Task {
             match key {
                 Key::Help => return Err(Stop::Help),
                 Key::Quiet => args.quiet = true,
-                Key::Object => return Err(refuse_object()),
+                Key::Object => add_object(&mut args.secrets, &text(&value))?,
                 Key::SourceImageOpts => args.source_image_opts = true,
                 Key::SourceFormat => args.source_format = Some(text(&value)),
                 Key::SourceCache => args.source_cache = Some(text(&value)),

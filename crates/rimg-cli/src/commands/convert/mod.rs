@@ -183,6 +183,7 @@ impl Sources {
                 format: args.source_format.clone(),
                 force_share: args.force_share,
                 cache,
+                options: args.secrets.clone(),
                 ..How::default()
             };
             let name = ImageName::parse(source, args.source_image_opts, &mut how)?;
@@ -240,7 +241,12 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 /// Makes the target, unless it is there already, and opens it.
 fn open_target(args: &Args, size_bytes: u64) -> Result<(Opened, TargetGuard), Stop> {
     let format = args.target_format.as_deref();
-    let mut how = How { writable: true, format: format.map(str::to_owned), ..How::default() };
+    let mut how = How {
+        writable: true,
+        format: format.map(str::to_owned),
+        options: args.secrets.clone(),
+        ..How::default()
+    };
     if args.no_create {
         let name = ImageName::parse(&args.target, args.target_image_opts, &mut how)?;
         how.format.get_or_insert_with(|| "raw".to_owned());
@@ -258,11 +264,13 @@ fn open_target(args: &Args, size_bytes: u64) -> Result<(Opened, TargetGuard), St
         backing: args.backing.as_deref(),
         backing_format: args.backing_format.as_deref(),
         compress: args.compress,
+        secrets: &args.secrets,
     };
     let planned =
         images::plan_target(&args.target, format, wishes, size_bytes).map_err(Stop::failed)?;
     how.cache = images::target_cache(args.target_cache.as_deref())?;
     how.format = Some(format.to_owned());
+    how.options = planned.open_options();
     planned.create().map_err(|reason| {
         let filename = text(&args.target);
         Stop::failed(format!("{filename}: error while converting {format}: {reason}"))

@@ -3,14 +3,13 @@
 mod preallocated;
 
 use crate::args::{CommandHelp, Example, Flag};
-use crate::commands::{
-    Command, MAX_SIZE, common, output_form, parse, ranged_size, refuse_object, text,
-};
+use crate::commands::{Command, MAX_SIZE, common, output_form, parse, ranged_size, text};
 use crate::images::{self, How, ImageName, Opened};
 use crate::message::{Stop, describe};
 use crate::output::Form;
 use crate::output::map::{HEADING, human_row, json_row};
 use crate::program::Run;
+use crate::secrets::add_object;
 use preallocated::Holes;
 use rimg::{MapEntries, MapEntry};
 use std::ffi::OsString;
@@ -74,7 +73,7 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
             Key::Help => return Err(Stop::Help),
             Key::Format => how.format = Some(text(&value)),
             Key::Output => form = output_form(&value)?,
-            Key::Object => return Err(refuse_object()),
+            Key::Object => add_object(&mut how.options, &text(&value))?,
             Key::ImageOpts => image_opts = true,
             Key::ForceShare => how.force_share = true,
             Key::StartOffset => start = ranged_size("start offset", &value, MAX_SIZE)?,
