@@ -188,8 +188,7 @@ impl Subject<'_> {
     ) -> Result<()> {
         let counts = &references.counts;
         if verdict.differs || verdict.wrong_flags || counts.has_stray_flags() {
-            let len = counts.file_len();
-            flags::compare(self, &references.l1, len, refcounts, report)?;
+            flags::compare(self, references, refcounts, report)?;
         }
         Ok(())
     }

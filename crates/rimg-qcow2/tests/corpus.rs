@@ -13,6 +13,13 @@ fn any_bytes_as_an_image() {
 }
 
 #[test]
+fn any_bytes_to_repair() {
+    bounds::under_memory_limit(fuzz::MAX_BYTES, || {
+        fuzz::replay("check_repair", |input| fuzz::check_repair(DRIVERS[0], input));
+    });
+}
+
+#[test]
 fn any_operations_on_a_new_image() {
     bounds::under_memory_limit(fuzz::MAX_BYTES, || {
         fuzz::replay("ops_qcow2", |input| fuzz::ops(DRIVERS, input));

@@ -183,10 +183,21 @@ impl Sample {
         );
         let mut l1_tables = vec![(self.word(40), half(self.word(36)))];
         let snapshots = half(self.word(60));
-        if snapshots > 0 {
-            let at = self.word(64);
-            found.push(at..at + 64 * snapshots);
+        let mut at = self.word(64);
+        for _ in 0..snapshots {
+            // Fixed fields, extra data, identifier and name.
+            let sizes = self.word(at + 8);
+            let texts = (sizes >> 16 & 0xffff) + (sizes & 0xffff);
+            let len = 40 + (self.word(at + 32) & 0xffff_ffff) + texts;
+            found.push(at..at + len);
             l1_tables.push((self.word(at), half(self.word(at + 8))));
+            at = (at + len).next_multiple_of(8);
+        }
+        if let Some(extension) = self.bitmaps_extension() {
+            let (len, at) = (self.word(extension + 8), self.word(extension + 16));
+            found.push(at..at + len);
+            let (table, entries) = (self.word(at), half(self.word(at + 8)));
+            found.push(table..table + entries * 8);
         }
         for (at, entries) in l1_tables {
             found.push(at..at + entries * 8);
@@ -198,6 +209,22 @@ impl Sample {
         found.sort_by_key(|range| range.start);
         found.dedup();
         self.metadata = found;
+    }
+
+    /// Where the data of the bitmaps extension is.
+    fn bitmaps_extension(&self) -> Option<u64> {
+        if self.word(0) & 0xffff_ffff < 3 {
+            return None;
+        }
+        let mut at = self.word(96) & 0xffff_ffff;
+        loop {
+            let head = self.word(at);
+            match head >> 32 {
+                0 => return None,
+                0x2385_2875 => return Some(at + 8),
+                _ => at = (at + 8 + (head & 0xffff_ffff)).next_multiple_of(8),
+            }
+        }
     }
 
     /// Table entries, without their flags.
@@ -253,42 +280,53 @@ fn use_it(what: &str, storage: &MemoryStorage, uses: Uses) -> bool {
 
 fn use_all(storage: &MemoryStorage, uses: Uses) -> bool {
     if uses == Uses::All
-        && let Ok(image) = open_as(storage, false, true)
+        && let Some(image) = not_misused(open_as(storage, false, true))
     {
-        let _ = image.info();
-        check(image.as_ref());
+        not_misused(image.info());
+        check(image.as_ref(), Repair::Nothing);
+        // Each on a copy of its own: what comes next wants the damage.
+        for repair in [Repair::Leaks, Repair::All] {
+            let image = not_misused(open_as(storage, true, true)).unwrap();
+            check(image.as_ref(), repair);
+            not_misused(image.close());
+        }
     }
-    let Ok(image) = open(storage, false) else { return false };
-    let _ = image.info();
+    let Some(image) = not_misused(open(storage, false)) else { return false };
+    not_misused(image.info());
     read(image.as_ref());
-    check(image.as_ref());
+    check(image.as_ref(), Repair::Nothing);
     if let Some(snapshots) = image.snapshots()
-        && let Ok(list) = snapshots.list()
+        && let Some(list) = not_misused(snapshots.list())
     {
         for snapshot in list.iter().take(4) {
-            if let Ok(Some(disk)) = snapshots.open(&SnapshotSelector::IdOrName(&snapshot.id)) {
+            let wanted = SnapshotSelector::IdOrName(&snapshot.id);
+            if let Some(Some(disk)) = not_misused(snapshots.open(&wanted)) {
                 read(disk.as_ref());
             }
         }
     }
     if uses == Uses::All
-        && let Ok(image) = open(storage, true)
+        && let Some(image) = not_misused(open(storage, true))
         && let Some(writer) = image.writer()
     {
         let last = image.size_bytes().saturating_sub(1).min(MOST_READ);
-        let _ = writer.write_at(&[1], last);
-        let _ = writer.discard_at(0..last.min(4096));
-        let _ = writer.write_at(&[2; 700], 0);
-        let _ = writer.flush();
+        if last < image.size_bytes() {
+            not_misused(writer.write_at(&[1], last));
+        }
+        not_misused(writer.discard_at(0..last.min(4096)));
+        if image.size_bytes() >= 700 {
+            not_misused(writer.write_at(&[2; 700], 0));
+        }
+        not_misused(writer.flush());
         edit_bitmaps(image.as_ref());
-        let _ = image.close();
+        not_misused(image.close());
     }
     true
 }
 
 fn edit_bitmaps(image: &dyn BlockImage) {
     let Some(bitmaps) = image.bitmaps() else { return };
-    let Ok(list) = bitmaps.list() else { return };
+    let Some(list) = not_misused(bitmaps.list()) else { return };
     let size = image.size_bytes();
     for bitmap in list.iter().take(4) {
         let mut at = 0;
@@ -298,17 +336,27 @@ fn edit_bitmaps(image: &dyn BlockImage) {
             at = run.end;
         }
         if let Some(editor) = bitmaps.editor() {
-            let _ = editor.add("new", None);
-            let _ = editor.clear(&bitmap.name);
-            let _ = editor.remove(&bitmap.name);
+            not_misused(editor.add("new", None));
+            not_misused(editor.clear(&bitmap.name));
+            not_misused(editor.remove(&bitmap.name));
         }
     }
 }
 
-fn check(image: &dyn BlockImage) {
+/// What came of it; `None` for an error. Bytes of an image are never a mistake of the caller.
+#[track_caller]
+fn not_misused<T>(result: Result<T>) -> Option<T> {
+    match result {
+        Ok(value) => Some(value),
+        Err(Error::Misuse(what)) => panic!("the caller is blamed: {what}"),
+        Err(_) => None,
+    }
+}
+
+fn check(image: &dyn BlockImage, repair: Repair) {
     if let Some(checker) = image.checker() {
         let mut findings = 0_u64;
-        let _ = checker.check(Repair::Nothing, &mut |_| findings += 1);
+        not_misused(checker.check(repair, &mut |_| findings += 1));
         assert!(findings < 10_000_000, "endless findings");
     }
 }
@@ -321,22 +369,18 @@ fn read(image: &dyn BlockImage) {
         let mut at = part.start;
         while at < part.end {
             let piece = usize::try_from((part.end - at).min(64 << 10)).unwrap();
-            let _ = image.read_at(&mut buf[..piece], at);
+            not_misused(image.read_at(&mut buf[..piece], at));
             at += u64::try_from(piece).unwrap();
         }
     }
     let mut at = 0;
     for _ in 0..200 {
-        match image.extent_at(at..size) {
-            Ok(extent) => {
-                assert!(extent.len_bytes > 0 && extent.len_bytes <= size - at, "{extent:?}");
-                at += extent.len_bytes;
-            }
-            Err(_) => break,
-        }
         if at == size {
             break;
         }
+        let Some(extent) = not_misused(image.extent_at(at..size)) else { break };
+        assert!(extent.len_bytes > 0 && extent.len_bytes <= size - at, "{extent:?}");
+        at += extent.len_bytes;
     }
 }
 

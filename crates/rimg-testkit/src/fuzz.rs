@@ -8,10 +8,12 @@ mod codec;
 mod input;
 mod open;
 mod ops;
+mod repair;
 
 pub use codec::{decode, encode};
 pub use open::open;
 pub use ops::ops;
+pub use repair::check_repair;
 
 use crate::bounds;
 use std::fs;

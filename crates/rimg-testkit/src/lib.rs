@@ -10,6 +10,7 @@ pub mod golden;
 pub mod guest;
 mod model;
 pub mod peer;
+pub mod qcow2;
 mod recording;
 mod rng;
 pub mod storages;

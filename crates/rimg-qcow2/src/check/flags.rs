@@ -3,28 +3,32 @@
 
 use super::Subject;
 use super::refcounts::Refcounts;
+use super::references::References;
 use super::report::Report;
 use super::tables::{Tables, Work, entries, write_word};
 use crate::spec;
+use core::ops::Range;
 use rimg_core::{FindingKind, Repair, Result, num};
 
 /// Compares the COPIED flags of the disk's tables with refcounts, and mends them where that may be
-/// done: where all is to be repaired, or nothing else is wrong.
+/// done: where all is to be repaired, or nothing else is wrong; and never in a cluster that is
+/// other metadata as well, of which a flag would be anything.
 pub(super) fn compare(
     subject: &Subject<'_>,
-    l1: &[u64],
-    file_len: u64,
+    references: &References,
     refcounts: &mut Refcounts<'_>,
     report: &mut Report<'_>,
 ) -> Result<()> {
     let g = subject.header.geometry;
+    let (l1, file_len) = (&references.l1, references.counts.file_len());
+    let overlaps = Overlaps::new(references.places.iter().cloned().chain(refcounts.places()));
     let has_data_file = subject.header.has(spec::incompatible::DATA_FILE);
     let mend = match report.repair() {
         Repair::Nothing => false,
         Repair::Leaks => report.are_references_clean(),
         Repair::All => true,
     };
-    let mut say = |message: String| {
+    let mut say = |message: String, mend: bool| {
         if mend {
             report.add_repaired(FindingKind::Corruption, format!("Repairing {message}"));
         } else {
@@ -40,10 +44,13 @@ pub(super) fn compare(
             continue;
         }
         let Some(refcount) = refcounts.at(table_at)? else { continue };
+        let may_write =
+            mend && !overlaps.touch(table_at..table_at.saturating_add(g.cluster_bytes()));
         if (refcount == 1) != (entry & spec::COPIED != 0) {
-            say(format!(
+            let what = format!(
                 "OFLAG_COPIED L2 cluster: l1_index={index} l1_entry={entry:x} refcount={refcount}"
-            ));
+            );
+            say(what, mend);
             if mend {
                 let at = num::to_u64(index).saturating_mul(8);
                 let at = subject.header.l1_offset.saturating_add(at);
@@ -69,17 +76,45 @@ pub(super) fn compare(
             let Some(refcount) = known else { continue };
             if (refcount == 1) != (entry.descriptor & spec::COPIED != 0) {
                 let descriptor = entry.descriptor;
-                say(format!(
+                let what = format!(
                     "OFLAG_COPIED data cluster: l2_entry={descriptor:x} refcount={refcount}"
-                ));
+                );
+                say(what, may_write);
                 changes.push((index, with_copied(descriptor, refcount)));
             }
         }
-        if mend && !changes.is_empty() {
+        if may_write && !changes.is_empty() {
             tables.write(table_at, &changes)?;
         }
     }
     Ok(())
+}
+
+/// Regions, to be asked for overlaps.
+struct Overlaps {
+    /// Sorted by their starts.
+    regions: Vec<Range<u64>>,
+    longest: u64,
+}
+
+impl Overlaps {
+    fn new(regions: impl Iterator<Item = Range<u64>>) -> Self {
+        let mut regions: Vec<_> = regions.filter(|region| !region.is_empty()).collect();
+        regions.sort_unstable_by_key(|region| region.start);
+        regions.dedup();
+        let lengths = regions.iter().map(|region| region.end.saturating_sub(region.start));
+        let longest = lengths.max().unwrap_or(0);
+        Self { regions, longest }
+    }
+
+    fn touch(&self, region: Range<u64>) -> bool {
+        let from = region.start.saturating_sub(self.longest);
+        let first = self.regions.partition_point(|other| other.start < from);
+        let near = self.regions.get(first..).unwrap_or_default();
+        near.iter()
+            .take_while(|other| other.start < region.end)
+            .any(|other| other.end > region.start)
+    }
 }
 
 const fn with_copied(entry: u64, refcount: u64) -> u64 {

@@ -114,6 +114,15 @@ impl<'a> Refcounts<'a> {
         Ok(rebuild)
     }
 
+    /// Where the table and its blocks are.
+    pub(super) fn places(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        let blocks = self.table.iter().map(|entry| entry & spec::REFCOUNT_TABLE_OFFSET_MASK);
+        let cluster = self.g.cluster_bytes();
+        let blocks = blocks.filter(|block| *block != 0);
+        let blocks = blocks.map(move |block| block..block.saturating_add(cluster));
+        blocks.chain([self.table_at..self.table_at.saturating_add(self.table_bytes)])
+    }
+
     /// Makes the file long enough for a block behind its end: zeroes, as reading it gave before.
     fn grow_for(&self, block: u64, counts: &mut Counts) -> Result<bool> {
         let end = block.saturating_add(self.g.cluster_bytes());

@@ -8,6 +8,7 @@ use super::snapshots::{Snapshot, SnapshotTable};
 use super::tables::read_words;
 use super::walk::{L1, Walker};
 use crate::{bitmap, spec};
+use core::ops::Range;
 use rimg_core::{Error, FindingKind, Result};
 use std::collections::BTreeMap;
 use std::error::Error as _;
@@ -17,6 +18,8 @@ pub(super) struct References {
     pub(super) counts: Counts,
     /// The disk's L1 table.
     pub(super) l1: Vec<u64>,
+    /// Where metadata is that is neither an L2 table nor part of the refcount structures.
+    pub(super) places: Vec<Range<u64>>,
     /// All tables lead to where they can.
     pub(super) is_sound: bool,
     /// Something could not be looked at; what it refers to is not counted.
@@ -61,7 +64,9 @@ impl References {
         let is_incomplete = walker.gave_up || bitmaps.is_err();
         let wrote = walker.wrote;
         let is_sound = report.summary.corruptions == of_table;
-        Ok(Self { counts, l1, is_sound, is_incomplete, wrote })
+        let mut places = subject.places(snapshots);
+        places.push(header.l1_offset..table_end(header.l1_offset, header.l1_entries));
+        Ok(Self { counts, l1, places, is_sound, is_incomplete, wrote })
     }
 }
 
@@ -104,6 +109,22 @@ impl Subject<'_> {
             }
         }
         walker.finish(counts, report)
+    }
+
+    /// Where metadata of fixed kinds is; bitmaps that cannot be read are nowhere.
+    fn places(&self, snapshots: &SnapshotTable) -> Vec<Range<u64>> {
+        let region = |at: u64, bytes: u64| at..at.saturating_add(bytes);
+        let mut places = vec![0..self.header.geometry.cluster_bytes()];
+        places.push(region(snapshots.at, snapshots.bytes));
+        for snapshot in &snapshots.entries {
+            places.push(snapshot.l1_offset..table_end(snapshot.l1_offset, snapshot.l1_entries));
+        }
+        places.extend(self.header.encryption_header().map(|(at, bytes)| region(at, bytes)));
+        if let Ok(Some(directory)) = bitmap::directory(&self.header) {
+            let at = directory.bitmap_directory_offset;
+            places.push(region(at, directory.bitmap_directory_size));
+        }
+        places
     }
 
     /// Says whether the L1 table was walked.
@@ -198,6 +219,11 @@ impl Subject<'_> {
             _ => counts.add(cluster, g.cluster_bytes(), report),
         }
     }
+}
+
+/// Where an L1 table of so many entries ends.
+fn table_end(at: u64, entries: u32) -> u64 {
+    at.saturating_add(u64::from(entries).saturating_mul(8))
 }
 
 /// Why bitmaps cannot be looked at.

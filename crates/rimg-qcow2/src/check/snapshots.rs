@@ -44,6 +44,8 @@ pub(super) struct SnapshotTable {
     pub(super) at: u64,
     /// How long it is in the file, in bytes.
     pub(super) bytes: u64,
+    /// How long a new one of what is kept would be about, in bytes.
+    kept_bytes: u64,
     /// A new one is to be written.
     rewrite: bool,
 }
@@ -119,11 +121,9 @@ impl SnapshotTable {
         let end = texts_at.saturating_add(texts_bytes);
         let bytes = end.saturating_sub(self.at);
         let kept = num::to_u64(fixed.len()).saturating_add(extra_bytes.into());
+        let kept = kept.saturating_add(texts_bytes).saturating_add(self.kept_bytes);
         budget.reserve("snapshot table", num::to_u64(size_of::<Snapshot>()))?;
-        if bytes > spec::MAX_SNAPSHOT_TABLE_BYTES
-            && self.kept_bytes().saturating_add(kept).saturating_add(texts_bytes)
-                > spec::MAX_SNAPSHOT_TABLE_BYTES
-        {
+        if bytes > spec::MAX_SNAPSHOT_TABLE_BYTES && kept > spec::MAX_SNAPSHOT_TABLE_BYTES {
             if !all {
                 let kind = CorruptKind::TableTooLarge(bytes);
                 return Err(kind.at("snapshot table", "entry", at));
@@ -139,6 +139,7 @@ impl SnapshotTable {
         budget.reserve("snapshot table", texts_bytes)?;
         let len = file.len_bytes().map_err(Error::io("read file length", 0))?;
         self.bytes = bytes;
+        self.kept_bytes = kept;
         self.entries.push(Snapshot {
             id: text(id),
             name: text(name),
@@ -150,15 +151,6 @@ impl SnapshotTable {
             is_missing: at >= len,
         });
         Ok(true)
-    }
-
-    fn kept_bytes(&self) -> u64 {
-        let bytes = self.entries.iter().map(|entry| {
-            RawSnapshot::SIZE_BYTES
-                .saturating_add(entry.extra.len())
-                .saturating_add(entry.texts.len())
-        });
-        num::to_u64(bytes.fold(0, usize::saturating_add))
     }
 
     fn report_incomplete(&mut self, all: bool, report: &mut Report<'_>) {

@@ -21,7 +21,7 @@ fn findings_are_those_of_qemu_img() {
         for (what, damaged) in damages(&image) {
             fs::write(dir.path().join("t.qcow2"), &damaged).unwrap();
             let theirs = qemu_img_check(&img, Repair::Nothing);
-            let ours = rimg_check(&MemoryStorage::from(damaged), Repair::Nothing);
+            let ours = rimg_check(&Arc::new(MemoryStorage::from(damaged)), Repair::Nothing);
             if ours != theirs {
                 differences.push(format!("{}, {what}: {}", base.name, ours.unlike(&theirs)));
             }
@@ -56,7 +56,7 @@ impl Verdict {
 }
 
 /// What rimg finds, and repairs; as the command does, it looks again at what it repaired.
-pub(crate) fn rimg_check(file: &MemoryStorage, repair: Repair) -> Verdict {
+pub(crate) fn rimg_check(file: &Arc<MemoryStorage>, repair: Repair) -> Verdict {
     let Ok(image) = open(file, repair != Repair::Nothing) else { return Verdict::Refused };
     let mut lines = Vec::new();
     let Some(mut summary) = check(image.as_ref(), repair, &mut lines) else {
@@ -97,8 +97,9 @@ fn check(image: &dyn BlockImage, repair: Repair, lines: &mut Vec<String>) -> Opt
 }
 
 /// Opens an image for its metadata alone.
-pub(crate) fn open(file: &MemoryStorage, writable: bool) -> Result<Box<dyn BlockImage>> {
-    open_as(Arc::new(file.clone()), writable, true)
+pub(crate) fn open(file: &Arc<MemoryStorage>, writable: bool) -> Result<Box<dyn BlockImage>> {
+    let file: Arc<dyn Storage> = file.clone();
+    open_as(file, writable, true)
 }
 
 pub(crate) fn open_as(

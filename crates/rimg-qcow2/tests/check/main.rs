@@ -5,4 +5,5 @@ mod bounds;
 mod crash;
 mod damage;
 mod findings;
+mod mutate;
 mod repair;

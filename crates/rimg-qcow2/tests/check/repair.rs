@@ -1,12 +1,11 @@
 //! What is repaired, and how it is said: `-r leaks` and `-r all` of qemu-img and rimg on copies of
 //! the same damaged image.
 
-use crate::damage::{BASES, OFFSET, damages, word};
+use crate::damage::{BASES, damages};
 use crate::findings::{Verdict, open_as, qemu_img_check, rimg_check};
-use rimg_core::{ExtentKind, Repair, Storage as _, num};
-use rimg_testkit::MemoryStorage;
+use rimg_core::{Repair, Storage as _};
 use rimg_testkit::peer::Peer;
-use std::collections::BTreeSet;
+use rimg_testkit::{MemoryStorage, qcow2};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -50,7 +49,7 @@ fn compare(name: &str, damaged: &[u8], repair: Repair, img: &Peer, dir: &Path, t
     let path = dir.join("t.qcow2");
     fs::write(&path, damaged).unwrap();
     let theirs = qemu_img_check(img, repair);
-    let file = MemoryStorage::from(damaged.to_vec());
+    let file = Arc::new(MemoryStorage::from(damaged.to_vec()));
     let ours = rimg_check(&file, repair);
     let mut wrong = |what: String| tally.wrong.push(format!("{name}: {what}"));
     if let Some(what) = guest_differs(damaged, &file) {
@@ -104,76 +103,11 @@ fn may_differ(ours: &Verdict, theirs: &Verdict) -> bool {
     }
 }
 
-/// Whether a guest cluster that could be read reads otherwise after a repair. Not asked of those
-/// that lie on top of metadata, whose bytes are what is repaired.
+/// Whether guest bytes that could be read read otherwise after a repair.
 fn guest_differs(damaged: &[u8], repaired: &MemoryStorage) -> Option<String> {
-    const STEP: usize = 4096;
     let before = open_as(Arc::new(MemoryStorage::from(damaged.to_vec())), false, false).ok()?;
-    let after = match open_as(Arc::new(repaired.clone()), false, false) {
-        Ok(after) => after,
-        Err(error) => return Some(format!("does not open any more: {error}")),
-    };
-    let metadata = metadata(damaged);
-    let size = before.size_bytes();
-    let (mut old, mut new) = (vec![0; STEP], vec![0; STEP]);
-    let mut at = 0;
-    while at < size {
-        let len = num::to_usize((size - at).min(num::to_u64(STEP))).unwrap();
-        let (old, new) = (&mut old[..len], &mut new[..len]);
-        let is_metadata = match before.extent_at(at..size).map(|extent| extent.kind) {
-            Ok(ExtentKind::Data(place) | ExtentKind::Encoded { at: place, .. }) => {
-                let step = num::to_u64(STEP);
-                place.file == 0
-                    && metadata
-                        .range(place.host.0.saturating_sub(4 * step)..place.host.0 + 2 * step)
-                        .next()
-                        .is_some()
-            }
-            _ => false,
-        };
-        if !is_metadata && before.read_at(old, at).is_ok() {
-            if let Err(error) = after.read_at(new, at) {
-                return Some(format!("guest offset {at:#x} cannot be read any more: {error}"));
-            }
-            if old != new {
-                return Some(format!("guest offset {at:#x} has changed"));
-            }
-        }
-        at += num::to_u64(len);
+    match open_as(Arc::new(repaired.clone()), false, false) {
+        Ok(after) => qcow2::guest_differs(damaged, before.as_ref(), after.as_ref()),
+        Err(error) => Some(format!("does not open any more: {error}")),
     }
-    None
-}
-
-/// The offsets of all sectors that metadata of an image lies in.
-fn metadata(image: &[u8]) -> BTreeSet<u64> {
-    let cluster = 1_u64 << (word(image, 20) >> 32);
-    let get = |at: u64| {
-        let fits = at.checked_add(8).is_some_and(|end| end <= num::to_u64(image.len()));
-        if fits { word(image, at) } else { 0 }
-    };
-    let table = |at: u64, entries: u64| (0..entries).map(move |index| at + 8 * index);
-    let mut found = BTreeSet::new();
-    let mut add = |at: u64, bytes: u64| {
-        found.extend((at / 512..at.saturating_add(bytes).div_ceil(512)).map(|sector| sector * 512));
-    };
-    add(0, cluster);
-    let (l1, entries) = (get(40), (get(36) >> 32).min(1024));
-    add(l1, entries * 8);
-    for at in table(l1, entries) {
-        add(get(at) & OFFSET, cluster);
-    }
-    let (refcounts, clusters) = (get(48), (get(56) >> 32).min(4));
-    add(refcounts, clusters * cluster);
-    for at in table(refcounts, clusters * cluster / 8) {
-        add(get(at) & !0x1ff, cluster);
-    }
-    if get(60) >> 32 != 0 {
-        add(get(64), cluster);
-        let snapshot_l1 = get(get(64));
-        add(snapshot_l1, cluster);
-        for at in table(snapshot_l1, cluster / 8) {
-            add(get(at) & OFFSET, cluster);
-        }
-    }
-    found
 }

@@ -52,19 +52,19 @@ pub fn open(driver: &dyn FormatDriver, bytes: &[u8]) {
     change(driver, file, verdict);
 }
 
-fn how(gate: &AnyName, writable: bool, inspect_only: bool) -> OpenOptions<'_> {
+pub(super) fn how(gate: &AnyName, writable: bool, inspect_only: bool) -> OpenOptions<'_> {
     let mut limits = Limits::default();
     limits.metadata_bytes = 16 << 20;
     OpenOptions { writable, inspect_only, limits, gate, options: RawOptions::NONE }
 }
 
 /// Whatever an image names is there: what it holds is not what is tried here.
-struct AnyName {
+pub(super) struct AnyName {
     file: Arc<dyn Storage>,
 }
 
 impl AnyName {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut bytes = vec![0; 100_000];
         Rng::new(1).fill(&mut bytes[..50_000]);
         Self { file: Arc::new(MemoryStorage::from(bytes)) }
@@ -87,7 +87,7 @@ impl DependencyGate for AnyName {
 
 /// The value; `None` for an error that may be the image's fault.
 #[track_caller]
-fn blameless<T>(result: Result<T>) -> Option<T> {
+pub(super) fn blameless<T>(result: Result<T>) -> Option<T> {
     match result {
         Ok(value) => Some(value),
         Err(Error::Misuse(what)) => panic!("the caller is blamed: {what}"),
