@@ -4,6 +4,7 @@ use crate::convert::{ConvertSummary, Part, convert_part};
 use crate::error::ConvertError;
 use crate::options::ConvertOptions;
 use crate::progress::Observer;
+use crate::source::Source;
 use core::num::{NonZeroU64, NonZeroUsize};
 use rimg_core::{BlockImage, Preallocation};
 use std::sync::Arc;
@@ -70,7 +71,8 @@ pub fn commit(
     };
     // What the base has gained reads as zeroes.
     let part = Part { shared_from: Some(options.depth), zero_from: old_size };
-    let summary = convert_part(&[overlay], &**base, part, &converting, observer, cancel)?;
+    let summary =
+        convert_part(&Source::new(&[overlay]), &**base, part, &converting, observer, cancel)?;
     writer.finish().map_err(|source| ConvertError::Target { doing: "flushing", source })?;
     if let Some(overlay) = to_empty {
         overlay

@@ -14,6 +14,7 @@ use crate::source::{SECTOR_BYTES, Source};
 use crate::stop::{Cancelled, Stop, lock};
 use crate::unit::{ENCODED_UNIT_BYTES, UNIT_BYTES, Unit};
 use crate::worker::{Task, Worker};
+use core::ops::Range;
 use rimg_core::num::to_u64;
 use rimg_core::{BlockImage, ImageWrite};
 use std::sync::atomic::AtomicBool;
@@ -56,7 +57,27 @@ pub fn convert(
         shared_from: options.backing.map(|backing| backing.layers_above),
         zero_from: zero_from(writer, options),
     };
-    convert_part(sources, target, part, options, observer, cancel)
+    convert_part(&Source::new(sources), target, part, options, observer, cancel)
+}
+
+/// As [`convert`], for the bytes of `range` of one image, as far as it has them.
+///
+/// # Errors
+/// As for [`convert`].
+pub fn convert_range(
+    source: &dyn BlockImage,
+    range: Range<u64>,
+    target: &dyn BlockImage,
+    options: &ConvertOptions,
+    observer: &dyn Observer,
+    cancel: &AtomicBool,
+) -> Result<ConvertSummary, ConvertError> {
+    if options.compress || options.backing.is_some() {
+        return Err(ConvertError::Options("Part of an image is copied as it is"));
+    }
+    let writer = target.writer().ok_or(ConvertError::ReadOnly)?;
+    let part = Part { shared_from: None, zero_from: zero_from(writer, options) };
+    convert_part(&Source::range(source, range), target, part, options, observer, cancel)
 }
 
 /// Which part of the sources goes into the target.
@@ -70,7 +91,7 @@ pub(crate) struct Part {
 
 /// As [`convert`], for a part of what the sources show.
 pub(crate) fn convert_part(
-    sources: &[&dyn BlockImage],
+    source: &Source<'_>,
     target: &dyn BlockImage,
     part: Part,
     options: &ConvertOptions,
@@ -78,14 +99,13 @@ pub(crate) fn convert_part(
     cancel: &AtomicBool,
 ) -> Result<ConvertSummary, ConvertError> {
     let writer = target.writer().ok_or(ConvertError::ReadOnly)?;
-    let source = Source::new(sources);
-    check_sizes(&source, target)?;
+    check_sizes(source, target)?;
     check_options(options)?;
     let coding = coding(target, options)?;
     let compressor = target.compressor().filter(|_| coding.is_some());
     let copy_offload = options.copy_offload && coding.is_none() && !writer.places_in_order();
     let task = Task {
-        source: &source,
+        source,
         geometry: geometry(target, part.zero_from, coding, options),
         detect: options.sparse_bytes != 0 && !options.copy_offload,
         salvage: options.salvage,

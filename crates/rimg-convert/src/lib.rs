@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod align;
+mod bench;
 mod chain;
 mod commit;
 mod compare;
@@ -26,9 +27,10 @@ mod stop;
 mod unit;
 mod worker;
 
+pub use bench::{BenchOptions, bench};
 pub use commit::{CommitOptions, commit};
 pub use compare::{CompareError, CompareOptions, Comparison, Difference, Side, compare};
-pub use convert::{ConvertSummary, convert};
+pub use convert::{ConvertSummary, convert, convert_range};
 pub use error::ConvertError;
 pub use guard::{Leftover, TargetGuard};
 pub use measure::measure;

@@ -2,6 +2,7 @@
 
 use crate::chain::{Chain, Run, RunKind};
 use crate::unit::{Origin, Piece};
+use core::ops::Range;
 use rimg_core::num::to_u64;
 use rimg_core::{BlockImage, Result};
 
@@ -19,6 +20,8 @@ struct Part<'a> {
     start: u64,
     /// Where the image ends; zeroes follow up to the next sector.
     end: u64,
+    /// What lies at `start` lies here in the image.
+    from: u64,
 }
 
 impl<'a> Source<'a> {
@@ -28,11 +31,18 @@ impl<'a> Source<'a> {
         let mut size_bytes = 0;
         for &image in images {
             let end = start.saturating_add(image.size_bytes());
-            parts.push(Part { image, start, end });
+            parts.push(Part { image, start, end, from: 0 });
             size_bytes = end;
             start = end.checked_next_multiple_of(SECTOR_BYTES).unwrap_or(end);
         }
         Self { parts, size_bytes }
+    }
+
+    /// A part of one image.
+    pub(crate) fn range(image: &'a dyn BlockImage, range: Range<u64>) -> Self {
+        let end = range.end.min(image.size_bytes()).saturating_sub(range.start);
+        let part = Part { image, start: 0, end, from: range.start };
+        Self { parts: vec![part], size_bytes: end }
     }
 
     /// The size in bytes, to the end of the last image.
@@ -52,7 +62,10 @@ impl<'a> Source<'a> {
             let len = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX).min(buf.len());
             let (now, rest) = buf.split_at_mut(len);
             match part {
-                Some(part) => part.image.read_at(now, at.saturating_sub(part.start))?,
+                Some(part) => {
+                    let within = at.saturating_sub(part.start);
+                    part.image.read_at(now, part.from.saturating_add(within))?;
+                }
                 None => now.fill(0),
             }
             buf = rest;
@@ -97,6 +110,7 @@ impl<'a> Source<'a> {
             chain: Chain::new(part.image, shared_from),
             start: part.start,
             end: part.end,
+            from: part.from,
         };
         Walk { parts: self.parts.iter().map(chain).collect(), current: 0 }
     }
@@ -112,6 +126,7 @@ struct WalkPart<'a> {
     chain: Chain<'a>,
     start: u64,
     end: u64,
+    from: u64,
 }
 
 impl<'a> Walk<'a> {
@@ -125,8 +140,10 @@ impl<'a> Walk<'a> {
                 return Ok(Run { end: part.start.min(end), kind: NOTHING });
             } else {
                 let end = part.end.min(end);
-                let run = part.chain.run_at(at - part.start, end - part.start)?;
-                return Ok(Run { end: run.end.saturating_add(part.start), ..run });
+                let within = |at: u64| (at - part.start).saturating_add(part.from);
+                let run = part.chain.run_at(within(at), within(end))?;
+                let end = run.end.saturating_sub(part.from).saturating_add(part.start);
+                return Ok(Run { end, ..run });
             }
         }
         Ok(Run { end, kind: NOTHING })
