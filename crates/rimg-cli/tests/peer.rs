@@ -15,6 +15,7 @@
 //! | `remove` | removes a file |
 //! | `mkdir` | makes a folder |
 //! | `same` | gives both folders one file, where the time it was made shows |
+//! | `equal` | compares the bytes of a file; the times of qcow2 snapshots may differ |
 //!
 //! Words are separated by spaces and may be quoted. A line ending in a backslash goes on.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
@@ -89,6 +90,11 @@ fn bitmap() {
 #[test]
 fn encryption() {
     run_cases(include_str!("peer/encryption.cases"));
+}
+
+#[test]
+fn snapshot() {
+    run_cases(include_str!("peer/snapshot.cases"));
 }
 
 fn run_cases(text: &str) {
@@ -189,6 +195,22 @@ fn run_case(case: &Case<'_>, report: &mut String) -> usize {
                     );
                 }
             }
+            "equal" => {
+                compared += 1;
+                let (our, their) =
+                    (timeless(&ours.join(&args[0])), timeless(&theirs.join(&args[0])));
+                if our != their {
+                    let first = our.iter().zip(&their).position(|(ours, theirs)| ours != theirs);
+                    let _ = writeln!(
+                        report,
+                        "case '{}', file '{}': first difference at {first:?}, lengths {} and {}",
+                        case.name,
+                        args[0],
+                        our.len(),
+                        their.len()
+                    );
+                }
+            }
             "same" => {
                 fs::copy(ours.join(&args[0]), theirs.join(&args[0])).unwrap();
             }
@@ -229,6 +251,24 @@ fn prepare(verb: &str, args: &[String], folder: &Path, case: &Case<'_>) {
         ("mkdir", [name]) => fs::create_dir(path(name)).unwrap(),
         _ => panic!("case '{}': what is '{verb} {args:?}'?", case.name),
     }
+}
+
+/// The bytes of a file; where it is a qcow2 image, without the times in its snapshot table.
+fn timeless(path: &Path) -> Vec<u8> {
+    let mut bytes = fs::read(path).unwrap();
+    if !bytes.starts_with(b"QFI\xfb") {
+        return bytes;
+    }
+    let number = |bytes: &[u8], at: usize, len: usize| {
+        bytes[at..at + len].iter().fold(0, |number, byte| number << 8 | usize::from(*byte))
+    };
+    let mut at = number(&bytes, 64, 8);
+    for _ in 0..number(&bytes, 60, 4) {
+        bytes[at + 16..at + 24].fill(0);
+        let texts = number(&bytes, at + 12, 2) + number(&bytes, at + 14, 2);
+        at = (at + 40 + number(&bytes, at + 36, 4) + texts).next_multiple_of(8);
+    }
+    bytes
 }
 
 fn succeed(command: &mut Command, case: &Case<'_>) {
@@ -273,7 +313,8 @@ fn outcome(program: &Path, folder: &Path, args: &[String]) -> Outcome {
 }
 
 /// Takes out what may differ: how the program is called, how much space a file system needs, how
-/// far the work was between its start and its end, and numbers that qemu-img draws.
+/// far the work was between its start and its end, when snapshots were taken, and numbers that
+/// qemu-img draws.
 fn neutral(text: &str, program: &str) -> String {
     let mut neutral = String::new();
     let is_step = |piece: &&str| {
@@ -289,13 +330,40 @@ fn neutral(text: &str, program: &str) -> String {
             space if space.starts_with("\"actual-size\": ") => {
                 let _ = writeln!(neutral, "{:indent$}\"actual-size\": N,", "");
             }
-            _ => match line.split_once("#block") {
-                Some((before, after)) => {
-                    let after = after.trim_start_matches(|letter: char| letter.is_ascii_digit());
-                    let _ = write!(neutral, "{before}#blockN{after}");
-                }
-                None => neutral.push_str(line),
-            },
+            date if date.starts_with("\"date-") => {
+                let _ = writeln!(neutral, "{:indent$}\"date\": N,", "");
+            }
+            _ => neutral.push_str(&without_dates(&without_numbers(line))),
+        }
+    }
+    neutral
+}
+
+/// Replaces the number in `#block123`.
+fn without_numbers(line: &str) -> String {
+    match line.split_once("#block") {
+        Some((before, after)) => {
+            let after = after.trim_start_matches(|letter: char| letter.is_ascii_digit());
+            format!("{before}#blockN{after}")
+        }
+        None => line.to_owned(),
+    }
+}
+
+/// Replaces every `2001-02-03 04:05:06`.
+fn without_dates(line: &str) -> String {
+    const DATE: &str = "0000-00-00 00:00:00";
+    let is_date = |text: &str| {
+        text.len() == DATE.len()
+            && text.bytes().zip(DATE.bytes()).all(|(byte, pattern)| match pattern {
+                b'0' => byte.is_ascii_digit(),
+                _ => byte == pattern,
+            })
+    };
+    let mut neutral = line.to_owned();
+    for at in 0..line.len().saturating_sub(DATE.len()) {
+        if line.get(at..at + DATE.len()).is_some_and(is_date) {
+            neutral.replace_range(at..at + DATE.len(), DATE);
         }
     }
     neutral

@@ -6,6 +6,7 @@
 //! get one makes the image catch up first.
 #![warn(clippy::indexing_slicing)]
 
+mod batch;
 mod claim;
 mod guard;
 
@@ -17,7 +18,7 @@ use crate::error::CorruptKind;
 use crate::flush::DirtyEntries;
 use crate::header::Header;
 use crate::refcount::{self, Place};
-use crate::spec;
+use crate::{snapshot, spec};
 use core::ops::Range;
 use rimg_core::{Error, MetadataBudget, Result, Storage, num};
 use std::collections::{BTreeSet, HashMap};
@@ -135,6 +136,7 @@ impl Allocator {
         }
     }
 
+    /// Notes where the tables are that the header, the active L1 table and the snapshots lead to.
     fn guard_tables(
         &mut self,
         header: &Header,
@@ -163,6 +165,13 @@ impl Allocator {
             .chain(span(luks_at, luks_clusters))
             .chain(tables.map(|offset| g.cluster_index(offset)));
         self.guard = Guard::new(clusters.collect());
+        for clusters in snapshot::table_clusters(self.file.as_ref(), header, budget)? {
+            let bytes = clusters.end.saturating_sub(clusters.start).saturating_mul(64);
+            // These are guarded for good measure, as far as there is room.
+            if budget.reserve("guarded clusters", bytes).is_ok() {
+                self.guard.add(clusters);
+            }
+        }
         Ok(())
     }
 

@@ -69,6 +69,8 @@ pub(crate) enum CorruptKind {
     RefcountsMustBeRebuilt,
     #[error("{0} things are wrong that cannot be repaired")]
     NotRepaired(u64),
+    #[error("the L2 table at {0:#x} is used by several entries of one L1 table")]
+    SharedL2Table(u64),
     #[error("metadata at {0:#x} would be overwritten")]
     Overlap(u64),
     #[error("reserved bits are set in {0:#x}")]

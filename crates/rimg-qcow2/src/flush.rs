@@ -268,6 +268,15 @@ impl Qcow2Image {
         Ok(())
     }
 
+    /// Writes the changed entries of the L1 table, whatever else waits.
+    pub(crate) fn write_l1(&self, state: &mut State) -> Result<()> {
+        let mark = state.dirty_l1.mark();
+        let pieces = state.dirty_l1.pieces(&state.l1, state.header.l1_offset);
+        self.write_pieces("write L1 table", &pieces)?;
+        state.dirty_l1.clean_up_to(mark);
+        Ok(())
+    }
+
     /// Writes all of the header anew after `change`: the fields, the extensions and the backing
     /// file's name. What they refer to has to be durable. In force, and in memory, when it is on
     /// disk; a crash leaves the old header or the new one, unless the backing file changes.

@@ -77,6 +77,19 @@ impl Qcow2Image {
         }
     }
 
+    /// Enters somebody who changes what the whole disk is, when nobody else is at work.
+    pub(crate) fn claim_disk(&self) -> Result<Claim<'_>> {
+        let mut state = self.lock()?;
+        self.begin_writing(&mut state)?;
+        while !state.writers.at_work.is_empty() {
+            state = self.wait_for_writer(state);
+        }
+        let id = state.writers.next_id;
+        state.writers.next_id = id.wrapping_add(1);
+        state.writers.at_work.push(Entry { id, clusters: 0..u64::MAX, in_place: false });
+        Ok(Claim { image: self, id })
+    }
+
     fn wait_for_writer<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         self.writer_done.wait(state).unwrap_or_else(PoisonError::into_inner)
     }

@@ -10,6 +10,7 @@ mod info;
 mod map;
 mod measure;
 mod rebase;
+mod snapshot;
 mod snapshot_name;
 mod watch;
 
@@ -44,10 +45,11 @@ pub(crate) const ALL: &[Command] = &[
     map::COMMAND,
     measure::COMMAND,
     rebase::COMMAND,
+    snapshot::COMMAND,
 ];
 
 /// The commands of qemu-img that are not here.
-pub(crate) const MISSING: &[&str] = &["amend", "bench", "dd", "resize", "snapshot"];
+pub(crate) const MISSING: &[&str] = &["amend", "bench", "dd", "resize"];
 
 /// Flags that several commands have.
 mod common {

@@ -4,7 +4,7 @@ pub(crate) mod check;
 pub(crate) mod info;
 pub(crate) mod map;
 pub(crate) mod progress;
-mod snapshots;
+pub(crate) mod snapshots;
 
 /// The forms that `--output` knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

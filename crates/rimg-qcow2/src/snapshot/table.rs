@@ -21,8 +21,14 @@ on_disk! {
     }
 }
 
+/// The extra data that this crate knows, and writes: the size of the machine's state, the size of
+/// the disk, and the count of instructions.
+const KNOWN_EXTRA_BYTES: usize = 24;
+/// The count of instructions of a machine that does not count them.
+const NO_ICOUNT: u64 = u64::MAX;
+
 /// An entry of the snapshot table.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct SnapshotEntry {
     pub(crate) info: SnapshotInfo,
     /// Where the entry lies in the file, and how long it is with its padding.
@@ -30,6 +36,65 @@ pub(crate) struct SnapshotEntry {
     pub(crate) len: u64,
     pub(crate) l1_offset: u64,
     pub(crate) l1_entries: u32,
+    /// The bytes of identifier and name, which need not be UTF-8.
+    pub(crate) id: Vec<u8>,
+    pub(crate) name: Vec<u8>,
+    /// Extra data behind what is known.
+    pub(crate) unknown_extra: Vec<u8>,
+}
+
+impl SnapshotEntry {
+    /// The bytes of the entry with its padding, as they stand in a table that this crate writes:
+    /// with all the extra data that is known, and that which is not.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] when identifier or name are longer than their fields can say.
+    fn encode(&self, bytes: &mut Vec<u8>) -> Result<()> {
+        let info = &self.info;
+        let too_long =
+            |what| move |_| Error::Limit { what, needed: u64::MAX, limit: u64::from(u16::MAX) };
+        let extra_bytes = KNOWN_EXTRA_BYTES.saturating_add(self.unknown_extra.len());
+        let raw = RawSnapshot {
+            l1_table_offset: self.l1_offset,
+            l1_size: self.l1_entries,
+            id_str_size: u16::try_from(self.id.len()).map_err(too_long("snapshot identifier"))?,
+            name_size: u16::try_from(self.name.len()).map_err(too_long("snapshot name"))?,
+            date_sec: info.date_seconds,
+            date_nsec: info.date_nanoseconds,
+            vm_clock_nsec: info.vm_clock_nanoseconds,
+            // Who does not look further than here must not take a part of the state for all of it.
+            vm_state_size: u32::try_from(info.vm_state_bytes).unwrap_or(0),
+            // At most 1024 and a few.
+            extra_data_size: u32::try_from(extra_bytes).unwrap_or(u32::MAX),
+        };
+        bytes.extend_from_slice(&raw.encode());
+        bytes.extend_from_slice(&info.vm_state_bytes.to_be_bytes());
+        bytes.extend_from_slice(&info.disk_size_bytes.to_be_bytes());
+        bytes.extend_from_slice(&info.icount.unwrap_or(NO_ICOUNT).to_be_bytes());
+        bytes.extend_from_slice(&self.unknown_extra);
+        bytes.extend_from_slice(&self.id);
+        bytes.extend_from_slice(&self.name);
+        Ok(())
+    }
+}
+
+/// The bytes of a table with these entries. Entries start at multiples of 8; the last one is not
+/// padded.
+///
+/// # Errors
+/// [`Error::Limit`] when the table would be larger than QEMU reads.
+pub(crate) fn encode_table(entries: &[SnapshotEntry]) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for entry in entries {
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        entry.encode(&mut bytes)?;
+    }
+    let needed = num::to_u64(bytes.len());
+    if needed > spec::MAX_SNAPSHOT_TABLE_BYTES {
+        let limit = spec::MAX_SNAPSHOT_TABLE_BYTES;
+        return Err(Error::Limit { what: "snapshot table in bytes", needed, limit });
+    }
+    Ok(bytes)
 }
 
 /// Reads the whole table. Snapshots of version 2 do not tell the size of their disk: it is
@@ -93,7 +158,7 @@ fn read_entry(
             // Where the extra data tells it, it need not fit 32 bits.
             vm_state_bytes: extra_word(0).unwrap_or(raw.vm_state_size.into()),
             // All ones stand for a machine that does not count.
-            icount: extra_word(2).filter(|count| *count != u64::MAX),
+            icount: extra_word(2).filter(|count| *count != NO_ICOUNT),
             disk_size_bytes: extra_word(1).unwrap_or(size_bytes),
         },
         at,
@@ -101,6 +166,9 @@ fn read_entry(
         len: num::align_up(end, 8).unwrap_or(u64::MAX).saturating_sub(at),
         l1_offset: raw.l1_table_offset,
         l1_entries: raw.l1_size,
+        id: id.to_vec(),
+        name: name.to_vec(),
+        unknown_extra: extra.get(KNOWN_EXTRA_BYTES..).unwrap_or_default().to_vec(),
     })
 }
 
@@ -149,6 +217,25 @@ mod tests {
         let entry = read(entry(&extra)).unwrap();
         assert_eq!((entry.info.vm_state_bytes, entry.info.disk_size_bytes), (1 << 40, 99));
         assert_eq!((entry.info.icount, entry.info.name.as_str()), (Some(7), "name"));
+    }
+
+    #[test]
+    fn an_entry_is_written_with_all_that_was_read() {
+        let mut extra = [1_u64 << 40, 99, 7].map(u64::to_be_bytes).concat();
+        extra.extend_from_slice(&[0xff; 5]);
+        let first = read(entry(&extra)).unwrap();
+        let bytes = encode_table(&[first.clone(), first.clone()]).unwrap();
+        assert_eq!(bytes.len(), 80 + 74, "padding between, none at the end");
+        let again = read(bytes[80..].to_vec()).unwrap();
+        assert_eq!(again, first);
+        assert_eq!(bytes[32..36], [0; 4], "a state too large for its old field is not cut off");
+    }
+
+    #[test]
+    fn extra_data_is_completed() {
+        let bytes = encode_table(&[read(entry(&[])).unwrap()]).unwrap();
+        assert_eq!(bytes[36..40], 24_u32.to_be_bytes());
+        assert_eq!(bytes[40..64], [8, 1234, u64::MAX].map(u64::to_be_bytes).concat());
     }
 
     #[test]

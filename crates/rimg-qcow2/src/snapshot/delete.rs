@@ -1,0 +1,46 @@
+//! Dropping a snapshot.
+//!
+//! ```text
+//! snapshot table without it ── sync ── header ── sync ── its clusters stop being counted for it
+//! ```
+
+use super::SnapshotEntry;
+use super::select;
+use super::table::encode_table;
+use crate::error::FORMAT;
+use crate::image::Qcow2Image;
+use rimg_core::{Error, Result, SnapshotSelector, num};
+
+impl Qcow2Image {
+    pub(super) fn delete_snapshot(&self, wanted: &SnapshotSelector<'_>) -> Result<bool> {
+        if self.has_data_file() {
+            let feature = "snapshots of an image with an external data file".into();
+            return Err(Error::Unsupported { format: FORMAT, feature });
+        }
+        let _claim = self.claim_disk()?;
+        let mut state = self.lock()?;
+        let state = &mut *state;
+        self.catch_up(state)?;
+        let mut entries = self.read_snapshots(&state.header)?;
+        let Some(place) = select(&entries, wanted) else { return Ok(false) };
+        let gone: SnapshotEntry = entries.remove(place);
+        let l1 = self.checked_l1(state, &gone)?;
+        let branches = self.branches(&l1, gone.l1_offset)?;
+        self.validate(&branches)?;
+        let table_bytes = num::to_u64(encode_table(&entries)?.len());
+        let table = self.allocate_table(state, table_bytes)?;
+        let written = self.write_snapshots(&entries, table);
+        self.or_give_back(state, table, written)?;
+        self.enter_snapshots(state, &entries, table)?;
+
+        self.readers.wait_for(self.readers.next_generation());
+        let lowered = self.lower(state, &branches)?;
+        let l1_clusters = self.clusters_of_l1(gone.l1_offset, gone.l1_entries);
+        state.allocator_mut()?.guard.remove(l1_clusters.clone());
+        self.lower_clusters(state, l1_clusters)?;
+        if lowered.has_single {
+            self.restore_flags(state)?;
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,302 @@
+//! The tree below an L1 table, walked as a whole: who is referred to from there is counted in runs
+//! of clusters, and the COPIED flags follow the counts.
+//!
+//! While the counts of a tree change, flag and count of a cluster may disagree on disk. That is
+//! without danger as long as nobody else is known to use a cluster whose flag is set: flags are
+//! cleared before a second tree is in force, and set when there is only one again.
+#![warn(clippy::indexing_slicing)]
+
+use crate::address::Geometry;
+use crate::cache::read_padded;
+use crate::error::CorruptKind;
+use crate::image::{Qcow2Image, State};
+use crate::map::entry_at;
+use crate::spec;
+use crate::table::{Cluster, L1Entry, L2Entry};
+use core::ops::Range;
+use rimg_core::{Error, Result, StorageWrite, num};
+
+/// An L2 table that an L1 table leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Branch {
+    /// The host offset of the L2 table in bytes.
+    pub(super) table: u64,
+    /// The place of its entry in the L1 table.
+    pub(super) index: usize,
+}
+
+/// What is left of references that are gone.
+#[derive(Debug, Default)]
+pub(super) struct Lowered {
+    /// Somewhere there is one user where there were two.
+    pub(super) has_single: bool,
+}
+
+impl Qcow2Image {
+    /// The L2 tables that `l1`, which lies at `l1_at`, leads to, in its order. Each is in the file,
+    /// and leads to places that are possible.
+    pub(super) fn branches(&self, l1: &[u64], l1_at: u64) -> Result<Vec<Branch>> {
+        let len = self.file.len_bytes().map_err(Error::io("read file length", 0))?;
+        let wrong = |index: usize, kind: CorruptKind| {
+            let at = l1_at.saturating_add(num::to_u64(index).saturating_mul(8));
+            kind.at("L1 table", "entry", at)
+        };
+        let mut branches = Vec::new();
+        for (index, entry) in l1.iter().enumerate() {
+            let table = L1Entry(*entry).table(self.geometry).map_err(|kind| wrong(index, kind))?;
+            let Some(table) = table else { continue };
+            if table >= len {
+                return Err(wrong(index, CorruptKind::BehindEnd(table)));
+            }
+            branches.push(Branch { table, index });
+        }
+        // Otherwise a small file could keep us busy for days.
+        let mut sorted = branches.clone();
+        sorted.sort_unstable();
+        let next = sorted.iter().skip(1);
+        match sorted.iter().zip(next).find(|(branch, next)| branch.table == next.table) {
+            Some((_, twice)) => Err(wrong(twice.index, CorruptKind::SharedL2Table(twice.table))),
+            None => Ok(branches),
+        }
+    }
+
+    /// Fails where `branches` lead to places that are not possible.
+    pub(super) fn validate(&self, branches: &[Branch]) -> Result<()> {
+        self.for_tables(branches, |table, at| for_runs(table, at, self.geometry, &mut |_| Ok(())))
+    }
+
+    /// Counts one more reference to everything below `branches`, and clears the COPIED flags of
+    /// their L2 tables. When that fails, all is as before.
+    pub(super) fn raise(&self, state: &mut State, branches: &[Branch]) -> Result<()> {
+        let mut done = 0;
+        let raised = self.raise_counting(state, branches, &mut done);
+        if raised.is_err() {
+            // What went wrong first is what there is to say.
+            let _ = self.lower_some(state, branches, done);
+            let _ = self.restore_flags(state);
+        }
+        raised
+    }
+
+    fn raise_counting(&self, state: &mut State, branches: &[Branch], done: &mut u64) -> Result<()> {
+        let g = self.geometry;
+        let file = self.file_writer()?;
+        self.for_tables(branches, |table, at| {
+            self.make_room(state)?;
+            let cluster = g.cluster_index(at);
+            let allocator = state.allocator_mut()?;
+            allocator.raise(cluster..cluster.saturating_add(1), done)?;
+            for_runs(table, at, g, &mut |run| {
+                self.make_room(state)?;
+                state.allocator_mut()?.raise(run, done)
+            })?;
+            if flag(table, g, |_| Ok(false))? {
+                file.write_all_at(table, at).map_err(Error::io("write L2 table", at))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Stops counting one reference to everything below `branches`, which nothing on disk leads to
+    /// any more. What is free then, the file need not keep.
+    pub(super) fn lower(&self, state: &mut State, branches: &[Branch]) -> Result<Lowered> {
+        self.lower_some(state, branches, u64::MAX)
+    }
+
+    /// As [`lower`](Self::lower), for the first `limit` references in the order of
+    /// [`raise`](Self::raise).
+    fn lower_some(&self, state: &mut State, branches: &[Branch], limit: u64) -> Result<Lowered> {
+        let g = self.geometry;
+        let file = self.file_writer()?;
+        let mut left = limit;
+        let mut freed = Freed { geometry: g, file, run: 0..0 };
+        let mut lowered = Lowered::default();
+        self.for_tables(branches, |table, at| {
+            let mut has_single = false;
+            let mut lower = |state: &mut State, run: Range<u64>| -> Result<()> {
+                let clusters = run.end.saturating_sub(run.start).min(left);
+                left = left.saturating_sub(clusters);
+                self.make_room(state)?;
+                let run = run.start..run.start.saturating_add(clusters);
+                has_single |= state.allocator_mut()?.lower(run, &mut |run| freed.add(run))?;
+                Ok(())
+            };
+            let cluster = g.cluster_index(at);
+            lower(state, cluster..cluster.saturating_add(1))?;
+            for_runs(table, at, g, &mut |run| lower(state, run))?;
+            lowered.has_single |= has_single;
+            let allocator = state.allocator_mut()?;
+            // Where another snapshot has the table to itself now, QEMU sets flags, too.
+            if has_single
+                && limit == u64::MAX
+                && allocator.is_used(cluster)?
+                && flag(table, g, |cluster| allocator.is_single(cluster))?
+            {
+                file.write_all_at(table, at).map_err(Error::io("write L2 table", at))?;
+            }
+            Ok(())
+        })?;
+        freed.discard()?;
+        Ok(lowered)
+    }
+
+    /// Stops counting one reference to each of `clusters`, which nothing on disk leads to any more.
+    pub(super) fn lower_clusters(&self, state: &mut State, clusters: Range<u64>) -> Result<()> {
+        let mut freed = Freed { geometry: self.geometry, file: self.file_writer()?, run: 0..0 };
+        state.allocator_mut()?.lower(clusters, &mut |run| freed.add(run))?;
+        freed.discard()
+    }
+
+    /// Brings the COPIED flags of the active tables to what the refcounts say.
+    pub(super) fn restore_flags(&self, state: &mut State) -> Result<()> {
+        let g = self.geometry;
+        let file = self.file_writer()?;
+        let l1 = core::mem::take(&mut state.l1);
+        let branches = self.branches(&l1, state.header.l1_offset);
+        state.l1 = l1;
+        let mut owned = Vec::new();
+        for branch in branches? {
+            let is_single = state.allocator_mut()?.is_single(g.cluster_index(branch.table))?;
+            set_l1_flag(state, branch.index, is_single);
+            // Nobody has a cluster to himself below a table that he shares.
+            if is_single {
+                owned.push(branch);
+            }
+        }
+        self.for_tables(&owned, |table, at| {
+            self.make_room(state)?;
+            let allocator = state.allocator_mut()?;
+            if flag(table, g, |cluster| allocator.is_single(cluster))? {
+                file.write_all_at(table, at).map_err(Error::io("write L2 table", at))?;
+            }
+            Ok(())
+        })?;
+        state.l2.forget(0..u64::MAX);
+        self.write_l1(state)
+    }
+
+    /// Calls `visit` with the bytes of each L2 table and its place. The tables in memory are to be
+    /// on disk before, and forgotten after something was changed.
+    fn for_tables(
+        &self,
+        branches: &[Branch],
+        mut visit: impl FnMut(&mut [u8], u64) -> Result<()>,
+    ) -> Result<()> {
+        let mut table = vec![0; num::to_usize(self.geometry.cluster_bytes())?];
+        for branch in branches {
+            read_padded(self.file.as_ref(), &mut table, branch.table)
+                .map_err(Error::io("read L2 table", branch.table))?;
+            visit(&mut table, branch.table)?;
+        }
+        Ok(())
+    }
+}
+
+/// Sets or clears the COPIED flag of an entry of the active L1 table.
+pub(super) fn set_l1_flag(state: &mut State, index: usize, is_single: bool) {
+    let Some(entry) = state.l1.get_mut(index) else { return };
+    let flagged = if is_single { *entry | spec::COPIED } else { *entry & !spec::COPIED };
+    if flagged != *entry {
+        *entry = flagged;
+        state.dirty_l1.insert(index);
+    }
+}
+
+/// Calls `visit` with the clusters that an L2 table refers to, as runs, in its order.
+fn for_runs(
+    table: &[u8],
+    table_at: u64,
+    g: Geometry,
+    visit: &mut dyn FnMut(Range<u64>) -> Result<()>,
+) -> Result<()> {
+    let mut run = 0..0;
+    for (index, entry) in entries(table, g).enumerate() {
+        if entry.descriptor == 0 {
+            continue;
+        }
+        let wrong = |kind: CorruptKind| {
+            let at = num::to_u64(index).saturating_mul(g.l2_entry_bytes());
+            kind.at("L2 table", "entry", table_at.saturating_add(at))
+        };
+        let clusters = match entry.cluster(g, None).map_err(wrong)? {
+            Cluster::Unallocated => continue,
+            Cluster::Standard { host, .. } => {
+                let cluster = g.cluster_index(host);
+                cluster..cluster.saturating_add(1)
+            }
+            Cluster::Compressed { host, len } => {
+                g.cluster_index(host)..g.clusters_for(host.saturating_add(len))
+            }
+        };
+        if run.end == clusters.start {
+            run.end = clusters.end;
+            continue;
+        }
+        let last = core::mem::replace(&mut run, clusters);
+        if !last.is_empty() {
+            visit(last)?;
+        }
+    }
+    if run.is_empty() { Ok(()) } else { visit(run) }
+}
+
+fn entries(table: &[u8], g: Geometry) -> impl Iterator<Item = L2Entry> {
+    let width = if g.extended_l2 { 16 } else { 8 };
+    table.chunks_exact(width).map(move |bytes| entry_at(bytes, 0, g))
+}
+
+/// Sets the COPIED flag of every standard cluster as `is_single` says of its place in the file.
+/// Returns whether something changed.
+fn flag(
+    table: &mut [u8],
+    g: Geometry,
+    mut is_single: impl FnMut(u64) -> Result<bool>,
+) -> Result<bool> {
+    let width = if g.extended_l2 { 16 } else { 8 };
+    let mut changed = false;
+    for place in table.chunks_exact_mut(width) {
+        let Some(descriptor) = place.first_chunk_mut::<8>() else { continue };
+        let old = u64::from_be_bytes(*descriptor);
+        let host = old & spec::OFFSET_MASK;
+        if host == 0 || old & spec::COMPRESSED != 0 {
+            continue;
+        }
+        let is_copied = is_single(g.cluster_index(host))?;
+        let new = if is_copied { old | spec::COPIED } else { old & !spec::COPIED };
+        if new != old {
+            *descriptor = new.to_be_bytes();
+            changed = true;
+        }
+    }
+    Ok(changed)
+}
+
+/// Clusters that became free, on their way back to the file system.
+struct Freed<'a> {
+    geometry: Geometry,
+    file: &'a dyn StorageWrite,
+    /// Those that come one after the other.
+    run: Range<u64>,
+}
+
+impl Freed<'_> {
+    fn add(&mut self, run: Range<u64>) -> Result<()> {
+        if self.run.end == run.start {
+            self.run.end = run.end;
+            return Ok(());
+        }
+        self.discard()?;
+        self.run = run;
+        Ok(())
+    }
+
+    fn discard(&mut self) -> Result<()> {
+        let run = core::mem::take(&mut self.run);
+        if run.is_empty() {
+            return Ok(());
+        }
+        let (start, end) =
+            (self.geometry.cluster_offset(run.start), self.geometry.cluster_offset(run.end));
+        self.file.discard_at(start..end).map_err(Error::io("discard cluster", start))
+    }
+}
