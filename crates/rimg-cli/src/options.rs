@@ -124,14 +124,7 @@ fn normal_form(spec: &OptionSpec, value: &str) -> Result<NormalForm, String> {
         },
         OptionKind::Size => match parse_size(value) {
             Ok(bytes) => Ok(same(bytes.to_string())),
-            Err(SizeError::Malformed) => Err(format!(
-                "Parameter '{name}' expects a non-negative number below 2^64\n\
-                 Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n\
-                 and exabytes, respectively."
-            )),
-            Err(SizeError::OutOfRange) => {
-                Err(format!("Value '{value}' is out of range for parameter '{name}'"))
-            }
+            Err(error) => Err(size_error(name, value, error)),
         },
         OptionKind::Number => match parse_number(value) {
             Some(Some(number)) => Ok(NormalForm {
@@ -141,6 +134,18 @@ fn normal_form(spec: &OptionSpec, value: &str) -> Result<NormalForm, String> {
             Some(None) => Err(format!("Value '{value}' is too large for parameter '{name}'")),
             None => Err(format!("Parameter '{name}' expects a number")),
         },
+    }
+}
+
+/// Why `value` is no size for the parameter `name`.
+pub(crate) fn size_error(name: &str, value: &str, error: SizeError) -> String {
+    match error {
+        SizeError::Malformed => format!(
+            "Parameter '{name}' expects a non-negative number below 2^64\n\
+             Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n\
+             and exabytes, respectively."
+        ),
+        SizeError::OutOfRange => format!("Value '{value}' is out of range for parameter '{name}'"),
     }
 }
 

@@ -97,6 +97,11 @@ fn snapshot() {
     run_cases(include_str!("peer/snapshot.cases"));
 }
 
+#[test]
+fn resize() {
+    run_cases(include_str!("peer/resize.cases"));
+}
+
 fn run_cases(text: &str) {
     if !peer_is_there() {
         return;

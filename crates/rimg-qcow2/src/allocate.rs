@@ -12,6 +12,8 @@ mod guard;
 
 pub(crate) use guard::Guard;
 
+pub(crate) use batch::Block;
+
 use crate::address::Geometry;
 use crate::cache::TableCache;
 use crate::error::CorruptKind;
@@ -137,7 +139,7 @@ impl Allocator {
     }
 
     /// Notes where the tables are that the header, the active L1 table and the snapshots lead to.
-    fn guard_tables(
+    pub(crate) fn guard_tables(
         &mut self,
         header: &Header,
         l1: &[u64],

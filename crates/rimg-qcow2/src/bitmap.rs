@@ -17,6 +17,8 @@ mod track;
 
 pub(crate) use directory::{Bitmap, directory, read_directory};
 
+use crate::address::Geometry;
+use crate::allocate::Guard;
 use crate::image::{Access, Qcow2Image, State};
 use crate::spec::bitmap_flag;
 use core::ops::Range;
@@ -35,6 +37,13 @@ impl BitmapState {
     /// Whether writes have nothing to note; the one thing that they ask when there are no bitmaps.
     pub(crate) const fn is_idle(&self) -> bool {
         self.is_idle
+    }
+
+    /// Keeps other writers off the tables of the bitmaps that are in memory.
+    pub(crate) fn guard_again(&self, guard: &mut Guard, g: Geometry) {
+        if let Some(set) = &self.set {
+            set.guard_again(guard, g);
+        }
     }
 
     fn has_changes(&self) -> bool {

@@ -1,50 +1,108 @@
-//! Growing the disk.
+//! Growing and shrinking the disk.
+//!
+//! ```text
+//! grow:    larger L1 table ── header ── zeroes where something would come up ── sync ── size
+//! shrink:  L2, L1 tables without what is behind the end ── sync ── size ── sync ── its clusters
+//!          are free ── refcount table without blocks that count nothing ── sync ── shorter file
+//! ```
+
+mod shrink;
 
 use crate::allocate::Afterwards;
-use crate::error::FORMAT;
 use crate::header::offset;
 use crate::image::{Qcow2Image, State};
 use crate::spec;
-use rimg_core::{BlockImage as _, Error, Preallocation, Resize, Result, num};
+use core::ops::Range;
+use rimg_core::{BlockImage as _, Error, Preallocation, Resize, Result, StorageWrite, num, zeroes};
 use std::sync::atomic::Ordering;
 
 impl Resize for Qcow2Image {
     fn resize(&self, size_bytes: u64, preallocation: Preallocation) -> Result<()> {
-        let old = self.size_bytes();
         if !size_bytes.is_multiple_of(spec::SECTOR_BYTES) {
-            return Err(Error::Misuse("the size is no multiple of 512 bytes"));
+            return refuse("The new size must be a multiple of 512");
         }
-        if size_bytes < old {
-            return Err(Error::Unsupported { format: FORMAT, feature: "shrinking".into() });
-        }
-        {
-            let mut state = self.lock()?;
-            if state.header.snapshot_count > 0 && state.header.version < 3 {
+        let mut preallocation = preallocation;
+        let old = {
+            let _claim = self.claim_disk()?;
+            let old = self.size_bytes();
+            let header = self.lock()?.header.clone();
+            if header.snapshot_count > 0 && header.version < 3 {
                 // Snapshots of version 2 do not record the size of the disk they are of.
-                let feature = "resizing a version 2 image that has snapshots".into();
-                return Err(Error::Unsupported { format: FORMAT, feature });
+                return refuse("Can't resize a v2 image which has snapshots");
             }
-            self.begin_writing(&mut state)?;
-            self.begin_resizing_bitmaps(&mut state)?;
-            self.grow_l1(&mut state, size_bytes)?;
-            self.write_size(&mut state, size_bytes)?;
-        }
-        let below = self.backing.as_ref().map_or(0, |backing| backing.size_bytes());
-        if below > old {
-            // What a longer backing image holds must not come up.
-            let (_claim, _) = self.claim_guest(&(old..below.min(size_bytes)))?;
-            self.zero_claimed(old..below.min(size_bytes))?;
-        }
-        if let Some(file) = self.data_file.as_ref().and_then(|file| file.writer())
-            && file.len_bytes().map_err(Error::io("read data file length", 0))? < size_bytes
-        {
-            file.set_len_bytes(size_bytes).map_err(Error::io("extend data file", old))?;
-        }
+            if header.autoclear & spec::autoclear::DATA_FILE_RAW != 0
+                && preallocation == Preallocation::Off
+                && size_bytes > old
+            {
+                // The data file is what it is only with every cluster in its place.
+                preallocation = Preallocation::Metadata;
+            }
+            self.begin_resizing_bitmaps(&mut *self.lock()?)?;
+            if size_bytes < old {
+                if preallocation != Preallocation::Off {
+                    return refuse("Preallocation can't be used for shrinking an image");
+                }
+                return self.shrink(size_bytes);
+            }
+            let grown = self.grow(old, size_bytes);
+            if grown.is_err() {
+                self.size_bytes.store(old, Ordering::Release);
+            }
+            grown?;
+            old
+        };
         self.preallocate(old..size_bytes, preallocation)
     }
 }
 
+fn refuse<T>(reason: &str) -> Result<T> {
+    Err(Error::InvalidOption { option: "size", reason: reason.into() })
+}
+
 impl Qcow2Image {
+    /// The caller has claimed the disk.
+    fn grow(&self, old: u64, size_bytes: u64) -> Result<()> {
+        {
+            let mut state = self.lock()?;
+            let going = self.unlink_behind(&mut state, old)?;
+            if !going.is_empty() {
+                self.catch_up(&mut state)?;
+                self.barrier(&state)?;
+                self.free_branches(&mut state, &going)?;
+            }
+            self.grow_l1(&mut state, size_bytes)?;
+        }
+        if let Some(file) = self.data_file_writer()
+            && file.len_bytes().map_err(Error::io("read data file length", 0))? < size_bytes
+        {
+            file.set_len_bytes(size_bytes).map_err(Error::io("extend data file", old))?;
+        }
+        // For us it is that long already: what comes up is zero before it is on disk.
+        self.size_bytes.store(size_bytes, Ordering::Release);
+        self.zero_behind(old..size_bytes)?;
+        let mut state = self.lock()?;
+        self.catch_up(&mut state)?;
+        self.barrier(&state)?;
+        self.write_size(&mut state, size_bytes)
+    }
+
+    /// Zeroes what would come up when the disk grows: the rest of a cluster that was cut when the
+    /// disk shrank, and what a longer backing image holds.
+    fn zero_behind(&self, new: Range<u64>) -> Result<()> {
+        let g = self.geometry;
+        let cut = new.start..new.start.next_multiple_of(g.cluster_bytes()).min(new.end);
+        let mut rest = vec![0; num::to_usize(cut.end.saturating_sub(cut.start))?];
+        self.read(&mut rest, cut.start)?;
+        if !zeroes::is_zero(&rest) {
+            self.zero_claimed(cut)?;
+        }
+        let below = self.backing.as_ref().map_or(0, |backing| backing.size_bytes());
+        if below > new.start {
+            self.zero_claimed(new.start..below.min(new.end))?;
+        }
+        Ok(())
+    }
+
     /// Moves to a larger L1 table when `size_bytes` needs one.
     fn grow_l1(&self, state: &mut State, size_bytes: u64) -> Result<()> {
         let g = self.geometry;
@@ -101,5 +159,9 @@ impl Qcow2Image {
         state.header.size_bytes = size_bytes;
         self.size_bytes.store(size_bytes, Ordering::Release);
         Ok(())
+    }
+
+    fn data_file_writer(&self) -> Option<&dyn StorageWrite> {
+        self.data_file.as_ref().and_then(|file| file.writer())
     }
 }

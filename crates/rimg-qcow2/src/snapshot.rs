@@ -7,6 +7,7 @@ mod table;
 mod tree;
 
 pub(crate) use table::{RawSnapshot, SnapshotEntry, read_table};
+pub(crate) use tree::{Branch, SharedTables};
 
 use crate::allocate::FreeRun;
 use crate::driver::{self, read_l1};
@@ -198,11 +199,6 @@ impl Qcow2Image {
         state.header.snapshots_offset = at;
         let first = g.cluster_index(old_at);
         let old = first..first.saturating_add(g.clusters_for(old_bytes));
-        let guard = &mut state.allocator_mut()?.guard;
-        guard.remove(old.clone());
-        if let Some(run) = place {
-            guard.add(run.first..run.end());
-        }
         self.lower_clusters(state, old)
     }
 
@@ -210,6 +206,16 @@ impl Qcow2Image {
         let entries = self.read_snapshots(header)?;
         let end = entries.last().map_or(0, |last| last.at.saturating_add(last.len));
         Ok(end.saturating_sub(header.snapshots_offset))
+    }
+
+    /// Guards the tables that are in force now.
+    pub(crate) fn guard_again(&self, state: &mut State) -> Result<()> {
+        let State { allocator, header, l1, bitmaps, .. } = state;
+        if let Some(allocator) = allocator {
+            allocator.guard_tables(header, l1, &mut self.limits.metadata_budget())?;
+            bitmaps.guard_again(&mut allocator.guard, self.geometry);
+        }
+        Ok(())
     }
 }
 

@@ -26,6 +26,7 @@ proptest! {
                 image.close().unwrap();
                 image = open(&dir);
                 assert_sound(image.as_ref());
+                model.assert_same_snapshots(image.as_ref(), "on the way");
             }
             apply(op, image.as_ref(), &mut model);
         }
@@ -33,6 +34,7 @@ proptest! {
         image.close().unwrap();
         let image = dir.open("disk", "qcow2", false).unwrap();
         model.assert_same(image.as_ref(), "opened again");
+        model.assert_same_snapshots(image.as_ref(), "opened again");
         assert_sound(image.as_ref());
     }
 }

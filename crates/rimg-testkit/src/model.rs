@@ -1,7 +1,7 @@
 //! What a disk should hold.
 
 use core::ops::Range;
-use rimg_core::{BlockImage, Storage, StorageWrite, Zeroing, num};
+use rimg_core::{BlockImage, SnapshotSelector, Storage, StorageWrite, Zeroing, num};
 use rimg_storage::MemoryStorage;
 
 /// A disk that is certainly right: plain bytes, of which only those that were written take
@@ -9,13 +9,14 @@ use rimg_storage::MemoryStorage;
 #[derive(Debug, Clone, Default)]
 pub struct ModelDisk {
     bytes: MemoryStorage,
+    snapshots: Vec<(String, MemoryStorage)>,
 }
 
 impl ModelDisk {
     /// A disk of zeroes.
     #[must_use]
     pub fn new(size_bytes: u64) -> Self {
-        Self { bytes: MemoryStorage::with_len(size_bytes) }
+        Self { bytes: MemoryStorage::with_len(size_bytes), snapshots: Vec::new() }
     }
 
     /// The size in bytes.
@@ -45,6 +46,54 @@ impl ModelDisk {
     /// Changes the size; new bytes are zeroes.
     pub fn resize(&mut self, size_bytes: u64) {
         self.bytes.set_len_bytes(size_bytes).unwrap();
+    }
+
+    /// Keeps the disk as it is now.
+    pub fn take_snapshot(&mut self, name: impl Into<String>) {
+        self.snapshots.push((name.into(), self.bytes.clone()));
+    }
+
+    /// Makes the disk what it was, its size included.
+    ///
+    /// # Panics
+    /// When there is no such snapshot.
+    pub fn apply_snapshot(&mut self, place: usize) {
+        self.bytes = self.snapshots[place].1.clone();
+    }
+
+    /// Drops a snapshot.
+    ///
+    /// # Panics
+    /// When there is no such snapshot.
+    pub fn delete_snapshot(&mut self, place: usize) {
+        self.snapshots.remove(place);
+    }
+
+    /// The names of the snapshots, in the order in which they were taken.
+    #[must_use]
+    pub fn snapshot_names(&self) -> Vec<&str> {
+        self.snapshots.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// Compares the snapshots, and the disks that they are of, with an image's.
+    ///
+    /// # Panics
+    /// As [`assert_same`](Self::assert_same).
+    #[track_caller]
+    pub fn assert_same_snapshots(&self, image: &dyn BlockImage, what: &str) {
+        let Some(snapshots) = image.snapshots() else {
+            assert!(self.snapshots.is_empty(), "{what}: no snapshots");
+            return;
+        };
+        let listed = snapshots.list().unwrap();
+        let names: Vec<&str> = listed.iter().map(|info| info.name.as_str()).collect();
+        assert_eq!(names, self.snapshot_names(), "{what}: names of snapshots");
+        for (info, (name, bytes)) in listed.iter().zip(&self.snapshots) {
+            let selector = SnapshotSelector::Fields { id: Some(&info.id), name: Some(name) };
+            let disk = snapshots.open(&selector).unwrap().unwrap();
+            let model = Self { bytes: bytes.clone(), snapshots: Vec::new() };
+            model.assert_same(disk.as_ref(), &format!("{what}: snapshot {name}"));
+        }
     }
 
     /// The bytes in `range`.

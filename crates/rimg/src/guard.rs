@@ -72,7 +72,8 @@ impl GuardedRaw {
             let at = if from_end { len.saturating_sub(wanted) } else { 0 };
             let mut bytes = vec![0; num::to_usize(wanted)?];
             let there = num::to_usize(self.image.size_bytes().saturating_sub(at).min(wanted))?;
-            if let Some(there) = bytes.get_mut(..there) {
+            // Behind the end of the disk there is nothing to read, not even nothing.
+            if let Some(there) = bytes.get_mut(..there).filter(|there| !there.is_empty()) {
                 self.image.read_at(there, at)?;
             }
             change(&mut bytes, at);

@@ -148,6 +148,8 @@ fn a_guessed_raw_image_cannot_become_another_format() {
     let resizer = guessed.resizer().unwrap();
     assert!(resizer.resize(4096 + 512, Preallocation::Off).is_err());
     resizer.resize(8192, Preallocation::Off).unwrap();
+    resizer.resize(1 << 20, Preallocation::Off).unwrap();
+    resizer.resize(8192, Preallocation::Off).unwrap();
     // Everything else goes.
     writer.write_at(b"boot sector", 0).unwrap();
     writer.write_zeroes_at(0..512).unwrap();

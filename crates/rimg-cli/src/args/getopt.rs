@@ -15,6 +15,8 @@ pub(crate) enum Order {
     FlagsFirst,
     /// Flags are looked for behind operands too.
     Permute,
+    /// As `Permute`, but what looks like a negative number right behind the first operand is one.
+    PermuteBeforeNumber,
 }
 
 /// A command line that is being taken apart. `K` is how a command tells its flags apart.
@@ -49,21 +51,31 @@ impl<'t, K: Copy + PartialEq> Getopt<'t, K> {
         if let Some(letters) = self.letters.take() {
             return self.letter(&letters).map(Some);
         }
+        let mut behind = false;
         while let Some(arg) = self.rest.pop_front() {
             let bytes = arg.as_encoded_bytes();
             if bytes == b"--" {
                 break;
             } else if bytes.starts_with(b"--") {
                 return self.long(&split_at(&arg, 2).1).map(Some);
-            } else if bytes.len() > 1 && bytes.starts_with(b"-") {
+            } else if bytes.len() > 1 && bytes.starts_with(b"-") && !self.is_number(bytes, behind) {
                 return self.letter(&split_at(&arg, 1).1).map(Some);
             } else if self.order == Order::FlagsFirst {
                 self.rest.push_front(arg);
                 break;
             }
             self.operands.push(arg);
+            behind = true;
         }
         Ok(None)
+    }
+
+    /// Whether a word with a dash is an operand where it stands, `behind` another one.
+    fn is_number(&self, word: &[u8], behind: bool) -> bool {
+        self.order == Order::PermuteBeforeNumber
+            && behind
+            && self.operands.len() == 1
+            && word.get(1).is_some_and(u8::is_ascii_digit)
     }
 
     /// What is no flag, in order. To be called when there are no more flags.
@@ -221,6 +233,20 @@ mod tests {
         let (flags, operands) = parse(Order::FlagsFirst, &["-q", "a", "-q"]).unwrap();
         assert_eq!(flags, [(Key::Quiet, None)]);
         assert_eq!(operands, ["a", "-q"]);
+    }
+
+    #[test]
+    fn a_negative_number_behind_the_first_operand_is_no_flag() {
+        let parse = |args: &[&str]| parse(Order::PermuteBeforeNumber, args);
+        let operands = |args| parse(args).map(|(_, operands)| operands);
+        let both = || Ok(vec!["a".to_owned(), "-1k".to_owned()]);
+        assert_eq!(operands(&["a", "-1k"]), both());
+        assert_eq!(operands(&["-q", "a", "-1k", "-q"]), both());
+        assert_eq!(operands(&["a", "--", "-1k"]), both());
+        let refused = |letter: char| Err(format!("invalid option -- '{letter}'"));
+        assert_eq!(operands(&["a", "-q", "-1k"]), refused('1'));
+        assert_eq!(operands(&["-1k", "a"]), refused('1'));
+        assert_eq!(operands(&["a", "-.5k"]), refused('.'));
     }
 
     #[test]

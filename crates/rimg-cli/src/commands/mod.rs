@@ -10,6 +10,7 @@ mod info;
 mod map;
 mod measure;
 mod rebase;
+mod resize;
 mod snapshot;
 mod snapshot_name;
 mod watch;
@@ -45,11 +46,12 @@ pub(crate) const ALL: &[Command] = &[
     map::COMMAND,
     measure::COMMAND,
     rebase::COMMAND,
+    resize::COMMAND,
     snapshot::COMMAND,
 ];
 
 /// The commands of qemu-img that are not here.
-pub(crate) const MISSING: &[&str] = &["amend", "bench", "dd", "resize"];
+pub(crate) const MISSING: &[&str] = &["amend", "bench", "dd"];
 
 /// Flags that several commands have.
 mod common {
@@ -79,9 +81,18 @@ mod common {
 fn parse<K: Copy + PartialEq>(
     table: &[(K, Flag)],
     args: Vec<OsString>,
+    take: impl FnMut(K, OsString) -> Result<(), Stop>,
+) -> Result<Vec<OsString>, Stop> {
+    parse_in(Order::Permute, table, args, take)
+}
+
+fn parse_in<K: Copy + PartialEq>(
+    order: Order,
+    table: &[(K, Flag)],
+    args: Vec<OsString>,
     mut take: impl FnMut(K, OsString) -> Result<(), Stop>,
 ) -> Result<Vec<OsString>, Stop> {
-    let mut getopt = Getopt::new(table, Order::Permute, args);
+    let mut getopt = Getopt::new(table, order, args);
     while let Some((key, value)) = getopt.next_flag()? {
         take(key, value.unwrap_or_default())?;
     }

@@ -2,9 +2,18 @@
 
 use super::Allocator;
 use crate::error::CorruptKind;
-use crate::refcount;
+use crate::{refcount, spec};
 use core::ops::Range;
 use rimg_core::{Error, Result, num};
+
+/// A refcount block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Block {
+    /// The place of its entry in the refcount table.
+    pub(crate) index: u64,
+    /// The host offset of the block in bytes.
+    pub(crate) at: u64,
+}
 
 impl Allocator {
     /// Counts one more reference to each of `clusters`, all of which are in use. Adds to `done` how
@@ -97,6 +106,67 @@ impl Allocator {
     /// Whether `cluster` has any user.
     pub(crate) fn is_used(&mut self, cluster: u64) -> Result<bool> {
         Ok(self.refcount(cluster)? > 0)
+    }
+
+    /// The first cluster behind all that are used, below `end`.
+    pub(crate) fn used_end(&mut self, end: u64) -> Result<u64> {
+        let g = self.geometry;
+        let mut end = end.min(self.capacity_clusters());
+        while end > 0 {
+            let last = end.saturating_sub(1);
+            if self.place_of(last)?.is_none() {
+                // Down to the end of the block before.
+                end = last & !g.refcounts_per_block().saturating_sub(1);
+            } else if self.refcount(last)? == 0 {
+                end = last;
+            } else {
+                break;
+            }
+        }
+        Ok(end)
+    }
+
+    /// The refcount blocks that count nothing but perhaps themselves.
+    pub(crate) fn idle_blocks(&mut self) -> Result<Vec<Block>> {
+        let g = self.geometry;
+        let blocks: Vec<Block> = (0..)
+            .zip(&self.table)
+            .map(|(index, entry)| Block { index, at: entry & spec::REFCOUNT_TABLE_OFFSET_MASK })
+            .filter(|block| block.at != 0)
+            .collect();
+        let mut idle = Vec::new();
+        for block in blocks {
+            let first = block.index << g.refcounts_per_block_bits();
+            let end = first.saturating_add(g.refcounts_per_block());
+            let own = g.cluster_index(block.at);
+            let mut cluster = first;
+            while cluster < end {
+                let free = self.uncounted(cluster, end.saturating_sub(cluster))?;
+                cluster = cluster.saturating_add(free);
+                if free == 0 {
+                    if cluster != own {
+                        break;
+                    }
+                    cluster = cluster.saturating_add(1);
+                }
+            }
+            if cluster >= end {
+                idle.push(block);
+            }
+        }
+        Ok(idle)
+    }
+
+    /// Takes a block out of the refcount table.
+    pub(crate) fn drop_block(&mut self, block: Block) -> Result<()> {
+        let index = num::to_usize(block.index)?;
+        if let Some(entry) = self.table.get_mut(index) {
+            *entry = 0;
+            self.dirty_entries.insert(index);
+        }
+        let end = block.at.saturating_add(self.geometry.cluster_bytes());
+        self.blocks.forget(block.at..end);
+        Ok(())
     }
 
     /// The slice of a refcount block with the count of the first of `clusters`, and the places in

@@ -103,6 +103,13 @@ impl BitmapSet {
         Ok(())
     }
 
+    /// Guards the tables again, after others were found anew.
+    pub(crate) fn guard_again(&self, guard: &mut Guard, g: Geometry) {
+        for range in self.bitmaps.iter().map(|tracked| &tracked.table).chain([&self.directory]) {
+            guard.add(g.cluster_index(range.start)..g.clusters_for(range.end));
+        }
+    }
+
     fn refuse_same_names(&self) -> Result<()> {
         let mut names = BTreeSet::new();
         for tracked in &self.bitmaps {

@@ -8,7 +8,7 @@
 //! A longer one, or one for a disk of another size, is written elsewhere, and the header takes up
 //! table and size together.
 
-use super::tree::Branch;
+use super::tree::{Branch, SharedTables};
 use super::{SnapshotEntry, select};
 use crate::allocate::FreeRun;
 use crate::error::{CorruptKind, FORMAT};
@@ -57,42 +57,18 @@ impl Qcow2Image {
             self.barrier(state)
         });
         self.or_give_back(state, new, raised)?;
-        let old_l1 = state.l1.clone();
+        let old_size = self.size_bytes();
         let old = self.take_up(state, l1, new, entry.info.disk_size_bytes)?;
         state.l2.forget(0..u64::MAX);
-        self.guard_instead(state, &old_l1, old.clone(), new)?;
 
         self.readers.wait_for(self.readers.next_generation());
-        self.lower(state, &going)?;
+        self.lower(state, &going, SharedTables::Flag)?;
         self.lower_clusters(state, old)?;
+        self.guard_again(state)?;
+        if self.size_bytes() < old_size {
+            self.cut_tail(state)?;
+        }
         Ok(true)
-    }
-
-    /// Guards the tables that are in force now, in place of those that were.
-    fn guard_instead(
-        &self,
-        state: &mut State,
-        old_l1: &[u64],
-        old: Range<u64>,
-        new: Option<FreeRun>,
-    ) -> Result<()> {
-        let g = self.geometry;
-        let State { allocator: Some(allocator), l1, .. } = state else { return Ok(()) };
-        let tables = |l1: &[u64]| -> Vec<u64> {
-            let offsets = l1.iter().map(|entry| entry & spec::OFFSET_MASK);
-            offsets.filter(|at| *at != 0).map(|at| g.cluster_index(at)).collect()
-        };
-        for cluster in tables(old_l1) {
-            allocator.guard.remove(cluster..cluster.saturating_add(1));
-        }
-        allocator.guard.remove(old);
-        for cluster in tables(l1) {
-            allocator.guard.add(cluster..cluster.saturating_add(1));
-        }
-        if let Some(run) = new {
-            allocator.guard.add(run.first..run.end());
-        }
-        Ok(())
     }
 
     /// Where the L1 table goes that is too long to be changed in place, or changes together with

@@ -57,9 +57,7 @@ impl Qcow2Image {
         let kept = self.or_give_back(state, l1, kept);
         self.or_give_back(state, table, kept)?;
         self.enter_snapshots(state, &entries, table)?;
-        if let Some(run) = l1 {
-            state.allocator_mut()?.guard.add(run.first..run.end());
-        }
+        self.guard_again(state)?;
         Ok(info)
     }
 

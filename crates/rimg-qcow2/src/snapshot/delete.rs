@@ -7,6 +7,7 @@
 use super::SnapshotEntry;
 use super::select;
 use super::table::encode_table;
+use super::tree::SharedTables;
 use crate::error::FORMAT;
 use crate::image::Qcow2Image;
 use rimg_core::{Error, Result, SnapshotSelector, num};
@@ -34,13 +35,12 @@ impl Qcow2Image {
         self.enter_snapshots(state, &entries, table)?;
 
         self.readers.wait_for(self.readers.next_generation());
-        let lowered = self.lower(state, &branches)?;
-        let l1_clusters = self.clusters_of_l1(gone.l1_offset, gone.l1_entries);
-        state.allocator_mut()?.guard.remove(l1_clusters.clone());
-        self.lower_clusters(state, l1_clusters)?;
+        let lowered = self.lower(state, &branches, SharedTables::Flag)?;
+        self.lower_clusters(state, self.clusters_of_l1(gone.l1_offset, gone.l1_entries))?;
         if lowered.has_single {
             self.restore_flags(state)?;
         }
+        self.guard_again(state)?;
         Ok(true)
     }
 }

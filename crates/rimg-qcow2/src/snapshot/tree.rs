@@ -18,24 +18,33 @@ use rimg_core::{Error, Result, StorageWrite, num};
 
 /// An L2 table that an L1 table leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Branch {
+pub(crate) struct Branch {
     /// The host offset of the L2 table in bytes.
-    pub(super) table: u64,
+    pub(crate) table: u64,
     /// The place of its entry in the L1 table.
-    pub(super) index: usize,
+    pub(crate) index: usize,
+}
+
+/// What becomes of L2 tables that others still use, when nobody else uses the clusters below.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SharedTables {
+    /// They get their COPIED flags, as QEMU sets them when snapshots go.
+    Flag,
+    /// They stay as they are, as QEMU leaves them when the disk changes.
+    Keep,
 }
 
 /// What is left of references that are gone.
 #[derive(Debug, Default)]
-pub(super) struct Lowered {
+pub(crate) struct Lowered {
     /// Somewhere there is one user where there were two.
-    pub(super) has_single: bool,
+    pub(crate) has_single: bool,
 }
 
 impl Qcow2Image {
     /// The L2 tables that `l1`, which lies at `l1_at`, leads to, in its order. Each is in the file,
     /// and leads to places that are possible.
-    pub(super) fn branches(&self, l1: &[u64], l1_at: u64) -> Result<Vec<Branch>> {
+    pub(crate) fn branches(&self, l1: &[u64], l1_at: u64) -> Result<Vec<Branch>> {
         let len = self.file.len_bytes().map_err(Error::io("read file length", 0))?;
         let wrong = |index: usize, kind: CorruptKind| {
             let at = l1_at.saturating_add(num::to_u64(index).saturating_mul(8));
@@ -61,18 +70,18 @@ impl Qcow2Image {
     }
 
     /// Fails where `branches` lead to places that are not possible.
-    pub(super) fn validate(&self, branches: &[Branch]) -> Result<()> {
-        self.for_tables(branches, |table, at| for_runs(table, at, self.geometry, &mut |_| Ok(())))
+    pub(crate) fn validate(&self, branches: &[Branch]) -> Result<()> {
+        self.for_tables(branches, |table, at| self.for_runs(table, at, &mut |_| Ok(())))
     }
 
     /// Counts one more reference to everything below `branches`, and clears the COPIED flags of
     /// their L2 tables. When that fails, all is as before.
-    pub(super) fn raise(&self, state: &mut State, branches: &[Branch]) -> Result<()> {
+    pub(crate) fn raise(&self, state: &mut State, branches: &[Branch]) -> Result<()> {
         let mut done = 0;
         let raised = self.raise_counting(state, branches, &mut done);
         if raised.is_err() {
             // What went wrong first is what there is to say.
-            let _ = self.lower_some(state, branches, done);
+            let _ = self.lower_some(state, branches, done, SharedTables::Keep);
             let _ = self.restore_flags(state);
         }
         raised
@@ -86,7 +95,7 @@ impl Qcow2Image {
             let cluster = g.cluster_index(at);
             let allocator = state.allocator_mut()?;
             allocator.raise(cluster..cluster.saturating_add(1), done)?;
-            for_runs(table, at, g, &mut |run| {
+            self.for_runs(table, at, &mut |run| {
                 self.make_room(state)?;
                 state.allocator_mut()?.raise(run, done)
             })?;
@@ -99,13 +108,24 @@ impl Qcow2Image {
 
     /// Stops counting one reference to everything below `branches`, which nothing on disk leads to
     /// any more. What is free then, the file need not keep.
-    pub(super) fn lower(&self, state: &mut State, branches: &[Branch]) -> Result<Lowered> {
-        self.lower_some(state, branches, u64::MAX)
+    pub(crate) fn lower(
+        &self,
+        state: &mut State,
+        branches: &[Branch],
+        shared: SharedTables,
+    ) -> Result<Lowered> {
+        self.lower_some(state, branches, u64::MAX, shared)
     }
 
     /// As [`lower`](Self::lower), for the first `limit` references in the order of
     /// [`raise`](Self::raise).
-    fn lower_some(&self, state: &mut State, branches: &[Branch], limit: u64) -> Result<Lowered> {
+    fn lower_some(
+        &self,
+        state: &mut State,
+        branches: &[Branch],
+        limit: u64,
+        shared: SharedTables,
+    ) -> Result<Lowered> {
         let g = self.geometry;
         let file = self.file_writer()?;
         let mut left = limit;
@@ -123,12 +143,11 @@ impl Qcow2Image {
             };
             let cluster = g.cluster_index(at);
             lower(state, cluster..cluster.saturating_add(1))?;
-            for_runs(table, at, g, &mut |run| lower(state, run))?;
+            self.for_runs(table, at, &mut |run| lower(state, run))?;
             lowered.has_single |= has_single;
             let allocator = state.allocator_mut()?;
-            // Where another snapshot has the table to itself now, QEMU sets flags, too.
             if has_single
-                && limit == u64::MAX
+                && shared == SharedTables::Flag
                 && allocator.is_used(cluster)?
                 && flag(table, g, |cluster| allocator.is_single(cluster))?
             {
@@ -141,14 +160,14 @@ impl Qcow2Image {
     }
 
     /// Stops counting one reference to each of `clusters`, which nothing on disk leads to any more.
-    pub(super) fn lower_clusters(&self, state: &mut State, clusters: Range<u64>) -> Result<()> {
+    pub(crate) fn lower_clusters(&self, state: &mut State, clusters: Range<u64>) -> Result<()> {
         let mut freed = Freed { geometry: self.geometry, file: self.file_writer()?, run: 0..0 };
         state.allocator_mut()?.lower(clusters, &mut |run| freed.add(run))?;
         freed.discard()
     }
 
     /// Brings the COPIED flags of the active tables to what the refcounts say.
-    pub(super) fn restore_flags(&self, state: &mut State) -> Result<()> {
+    pub(crate) fn restore_flags(&self, state: &mut State) -> Result<()> {
         let g = self.geometry;
         let file = self.file_writer()?;
         let l1 = core::mem::take(&mut state.l1);
@@ -190,54 +209,60 @@ impl Qcow2Image {
         }
         Ok(())
     }
+
+    /// Calls `visit` with the clusters of the image's own file that an L2 table refers to, as runs, in
+    /// its order.
+    fn for_runs(
+        &self,
+        table: &[u8],
+        table_at: u64,
+        visit: &mut dyn FnMut(Range<u64>) -> Result<()>,
+    ) -> Result<()> {
+        if self.has_data_file() {
+            // Nobody counts who uses the data file.
+            return Ok(());
+        }
+        let g = self.geometry;
+        let mut run = 0..0;
+        for (index, entry) in entries(table, g).enumerate() {
+            if entry.descriptor == 0 {
+                continue;
+            }
+            let wrong = |kind: CorruptKind| {
+                let at = num::to_u64(index).saturating_mul(g.l2_entry_bytes());
+                kind.at("L2 table", "entry", table_at.saturating_add(at))
+            };
+            let clusters = match entry.cluster(g, None).map_err(wrong)? {
+                Cluster::Unallocated => continue,
+                Cluster::Standard { host, .. } => {
+                    let cluster = g.cluster_index(host);
+                    cluster..cluster.saturating_add(1)
+                }
+                Cluster::Compressed { host, len } => {
+                    g.cluster_index(host)..g.clusters_for(host.saturating_add(len))
+                }
+            };
+            if run.end == clusters.start {
+                run.end = clusters.end;
+                continue;
+            }
+            let last = core::mem::replace(&mut run, clusters);
+            if !last.is_empty() {
+                visit(last)?;
+            }
+        }
+        if run.is_empty() { Ok(()) } else { visit(run) }
+    }
 }
 
 /// Sets or clears the COPIED flag of an entry of the active L1 table.
-pub(super) fn set_l1_flag(state: &mut State, index: usize, is_single: bool) {
+pub(crate) fn set_l1_flag(state: &mut State, index: usize, is_single: bool) {
     let Some(entry) = state.l1.get_mut(index) else { return };
     let flagged = if is_single { *entry | spec::COPIED } else { *entry & !spec::COPIED };
     if flagged != *entry {
         *entry = flagged;
         state.dirty_l1.insert(index);
     }
-}
-
-/// Calls `visit` with the clusters that an L2 table refers to, as runs, in its order.
-fn for_runs(
-    table: &[u8],
-    table_at: u64,
-    g: Geometry,
-    visit: &mut dyn FnMut(Range<u64>) -> Result<()>,
-) -> Result<()> {
-    let mut run = 0..0;
-    for (index, entry) in entries(table, g).enumerate() {
-        if entry.descriptor == 0 {
-            continue;
-        }
-        let wrong = |kind: CorruptKind| {
-            let at = num::to_u64(index).saturating_mul(g.l2_entry_bytes());
-            kind.at("L2 table", "entry", table_at.saturating_add(at))
-        };
-        let clusters = match entry.cluster(g, None).map_err(wrong)? {
-            Cluster::Unallocated => continue,
-            Cluster::Standard { host, .. } => {
-                let cluster = g.cluster_index(host);
-                cluster..cluster.saturating_add(1)
-            }
-            Cluster::Compressed { host, len } => {
-                g.cluster_index(host)..g.clusters_for(host.saturating_add(len))
-            }
-        };
-        if run.end == clusters.start {
-            run.end = clusters.end;
-            continue;
-        }
-        let last = core::mem::replace(&mut run, clusters);
-        if !last.is_empty() {
-            visit(last)?;
-        }
-    }
-    if run.is_empty() { Ok(()) } else { visit(run) }
 }
 
 fn entries(table: &[u8], g: Geometry) -> impl Iterator<Item = L2Entry> {

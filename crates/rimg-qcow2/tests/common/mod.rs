@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use proptest::prelude::*;
-use rimg_core::{BlockImage, FormatDriver, RawOptions};
+use rimg_core::{
+    BlockImage, Error, FormatDriver, NewSnapshot, Preallocation, RawOptions, SnapshotEdit,
+    SnapshotSelector,
+};
 use rimg_testkit::{MemoryDir, ModelDisk, Rng};
 
 /// The format under test, for [`MemoryDir`].
@@ -32,6 +35,10 @@ pub(crate) enum Op {
     Discard { at: u64, len: u64 },
     Compressed { cluster: u64, seed: u64 },
     Grow { by_sectors: u64 },
+    Shrink { to_sectors: u64 },
+    Take { date_seconds: u32 },
+    Apply { nth: usize },
+    Delete { nth: usize },
     Flush,
     Reopen,
 }
@@ -70,6 +77,10 @@ pub(crate) fn ops(max: usize) -> impl Strategy<Value = Vec<Op>> {
         2 => (0_u64..4096, any::<u64>())
             .prop_map(|(cluster, seed)| Op::Compressed { cluster, seed }),
         1 => (1_u64..512).prop_map(|by_sectors| Op::Grow { by_sectors }),
+        1 => (1_u64..4096).prop_map(|to_sectors| Op::Shrink { to_sectors }),
+        1 => any::<u32>().prop_map(|date_seconds| Op::Take { date_seconds }),
+        1 => (0_usize..8).prop_map(|nth| Op::Apply { nth }),
+        1 => (0_usize..8).prop_map(|nth| Op::Delete { nth }),
         1 => Just(Op::Flush),
         1 => Just(Op::Reopen),
     ];
@@ -152,15 +163,86 @@ pub(crate) fn apply(op: &Op, image: &dyn BlockImage, model: &mut ModelDisk) {
             compressor.write_compressed_at(&bytes, at).unwrap();
             model.write(&bytes, at);
         }
-        Op::Grow { by_sectors } => {
-            let grown = size + by_sectors * 512;
-            let how = rimg_core::Preallocation::Off;
-            image.resizer().unwrap().resize(grown, how).unwrap();
-            model.resize(grown);
+        Op::Grow { by_sectors } => resize(image, model, size + by_sectors * 512),
+        Op::Shrink { to_sectors } => resize(image, model, size.min(to_sectors * 512)),
+        Op::Take { date_seconds } => take(image, model, *date_seconds),
+        Op::Apply { nth } => {
+            let Some(place) = nth.checked_rem(model.snapshot_names().len()) else { return };
+            if changed(editor(image).apply(&nth_name(model, place).selector())) {
+                model.apply_snapshot(place);
+            }
+        }
+        Op::Delete { nth } => {
+            let Some(place) = nth.checked_rem(model.snapshot_names().len()) else { return };
+            assert!(changed(editor(image).delete(&nth_name(model, place).selector())));
+            model.delete_snapshot(place);
         }
         Op::Flush => writer.flush().unwrap(),
         Op::Reopen => {}
     }
+}
+
+/// Snapshots of version 2 stand in the way.
+fn resize(image: &dyn BlockImage, model: &mut ModelDisk, size: u64) {
+    match image.resizer().unwrap().resize(size, Preallocation::Off) {
+        Ok(()) => model.resize(size),
+        Err(error) => {
+            assert_eq!(error.to_string(), "Can't resize a v2 image which has snapshots");
+            assert!(!model.snapshot_names().is_empty());
+        }
+    }
+}
+
+fn take(image: &dyn BlockImage, model: &mut ModelDisk, date_seconds: u32) {
+    // No name comes twice, so that it says which snapshot is meant.
+    let known = model.snapshot_names();
+    let name = (0..).map(|n| format!("s{n}")).find(|name| !known.contains(&name.as_str()));
+    let name = name.unwrap();
+    let new = NewSnapshot { name: &name, date_seconds, date_nanoseconds: 0 };
+    match editor(image).create(&new) {
+        Ok(info) => {
+            assert_eq!((info.name.as_str(), info.disk_size_bytes), (&*name, model.size_bytes()));
+            model.take_snapshot(name);
+        }
+        Err(error) => assert_too_narrow(&error),
+    }
+}
+
+/// Whether there was one. Narrow refcounts may not count one more.
+fn changed(result: rimg_core::Result<bool>) -> bool {
+    match result {
+        Ok(found) => {
+            assert!(found, "no such snapshot");
+            true
+        }
+        Err(error) => {
+            assert_too_narrow(&error);
+            false
+        }
+    }
+}
+
+fn assert_too_narrow(error: &Error) {
+    let narrow = matches!(error, Error::Limit { what: "refcount", .. });
+    let no_snapshots = matches!(error, Error::Unsupported { feature, .. }
+        if feature == "snapshots of an image with an external data file");
+    assert!(narrow || no_snapshots, "{error:?}");
+}
+
+fn editor(image: &dyn BlockImage) -> &dyn SnapshotEdit {
+    image.snapshots().unwrap().editor().unwrap()
+}
+
+struct Name(String);
+
+impl Name {
+    fn selector(&self) -> SnapshotSelector<'_> {
+        SnapshotSelector::Fields { id: None, name: Some(&self.0) }
+    }
+}
+
+fn nth_name(model: &ModelDisk, place: usize) -> Name {
+    Name(model.snapshot_names()[place].to_owned())
 }
 
 /// Discarded bytes are zeroes or as before, and stay what they are.
