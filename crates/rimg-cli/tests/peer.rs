@@ -102,6 +102,11 @@ fn resize() {
     run_cases(include_str!("peer/resize.cases"));
 }
 
+#[test]
+fn amend() {
+    run_cases(include_str!("peer/amend.cases"));
+}
+
 fn run_cases(text: &str) {
     if !peer_is_there() {
         return;

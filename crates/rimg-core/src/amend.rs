@@ -6,7 +6,8 @@ use crate::{RawOptions, Result};
 pub trait Amend: Send + Sync {
     /// Brings the image to `options`, of
     /// [`FormatInfo::amend_options`](crate::FormatInfo::amend_options); what is not named stays
-    /// as it is. `force` allows changes that may make the image unusable.
+    /// as it is. `force` allows changes that may make the image unusable. When something changed,
+    /// the image has to be opened again before anything else is done with it.
     ///
     /// # Errors
     /// [`Error::InvalidOption`](crate::Error::InvalidOption) before anything is changed; otherwise

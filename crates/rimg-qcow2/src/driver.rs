@@ -6,7 +6,7 @@ use crate::crypt::Encryption;
 use crate::error::{CorruptKind, FORMAT};
 use crate::header::Header;
 use crate::image::{Access, Qcow2Image, State, codec_of};
-use crate::{options, spec};
+use crate::{amend, options, spec};
 use rimg_core::{
     BlockImage, Dependency, DependencyRole, Error, FormatDriver, FormatInfo, Limits, Match,
     Measure, MetadataBudget, OpenOptions, ProbeWindow, RawOptions, Result, Storage, TargetFiles,
@@ -21,7 +21,7 @@ pub static DRIVER: Qcow2Driver = Qcow2Driver(());
 static INFO: FormatInfo = FormatInfo {
     name: FORMAT,
     description: "QEMU copy-on-write, versions 2 and 3",
-    amend_options: &[],
+    amend_options: amend::SPECS,
     create_options: options::SPECS,
     writable: true,
     backing: true,

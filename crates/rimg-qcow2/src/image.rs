@@ -14,8 +14,9 @@ use crate::read::DecodePool;
 use crate::spec;
 use core::ops::Range;
 use rimg_core::{
-    Bitmaps, BlockImage, Check, Codec, CompressedWrite, Error, Extent, ExtentKind, FileOffset,
-    HostOffset, ImageInfo, ImageWrite, Limits, Overlay, Resize, Result, Snapshots, Storage,
+    Amend, Bitmaps, BlockImage, Check, Codec, CompressedWrite, Error, Extent, ExtentKind,
+    FileOffset, HostOffset, ImageInfo, ImageWrite, Limits, Overlay, Resize, Result, Snapshots,
+    Storage,
 };
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -88,6 +89,8 @@ pub(crate) struct State {
     /// Nobody minds losing the whole image before the next flush: see
     /// [`ImageWrite::relax_until_flush`].
     pub(crate) relaxed: bool,
+    /// The options of the image were changed: what is known here is not true any more.
+    pub(crate) is_outdated: bool,
 }
 
 impl State {
@@ -104,6 +107,7 @@ impl State {
             bitmaps: BitmapState::default(),
             data_end: 0,
             relaxed: false,
+            is_outdated: false,
         }
     }
 
@@ -127,7 +131,14 @@ impl Qcow2Image {
     /// The state. A thread that panicked while holding it may have left it half changed, so nobody
     /// goes on with it.
     pub(crate) fn lock(&self) -> Result<MutexGuard<'_, State>> {
-        self.state.lock().map_err(|_| Error::Misuse("a thread panicked while it held the image"))
+        let state = self
+            .state
+            .lock()
+            .map_err(|_| Error::Misuse("a thread panicked while it held the image"))?;
+        if state.is_outdated {
+            return Err(Error::Misuse("the image was amended and has to be opened again"));
+        }
+        Ok(state)
     }
 
     /// The file that holds guest data, and its index among the image's files.
@@ -229,12 +240,18 @@ impl BlockImage for Qcow2Image {
         (self.access == Access::Write).then_some(self)
     }
 
+    fn amender(&self) -> Option<&dyn Amend> {
+        (self.access == Access::Write).then_some(self)
+    }
+
     fn checker(&self) -> Option<&dyn Check> {
         Some(self)
     }
 
     fn close(self: Box<Self>) -> Result<()> {
-        if self.access == Access::Write { self.finish_all() } else { Ok(()) }
+        // After amending all is on disk.
+        let is_outdated = self.state.lock().is_ok_and(|state| state.is_outdated);
+        if self.access == Access::Write && !is_outdated { self.finish_all() } else { Ok(()) }
     }
 }
 

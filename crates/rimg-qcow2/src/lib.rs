@@ -3,6 +3,7 @@
 
 mod address;
 mod allocate;
+mod amend;
 mod bitmap;
 mod cache;
 mod check;

@@ -66,7 +66,7 @@ impl Qcow2Image {
         self.read_snapshots(&header)
     }
 
-    fn read_snapshots(&self, header: &Header) -> Result<Vec<SnapshotEntry>> {
+    pub(crate) fn read_snapshots(&self, header: &Header) -> Result<Vec<SnapshotEntry>> {
         let mut budget = self.limits.metadata_budget();
         read_table(self.file.as_ref(), header, self.size_bytes(), &mut budget)
     }
@@ -113,7 +113,7 @@ impl Qcow2Image {
 /// What changes to the list of snapshots share.
 impl Qcow2Image {
     /// The L1 table of a snapshot whose entry is possible.
-    fn checked_l1(&self, state: &State, entry: &SnapshotEntry) -> Result<Vec<u64>> {
+    pub(crate) fn checked_l1(&self, state: &State, entry: &SnapshotEntry) -> Result<Vec<u64>> {
         let wrong = |kind: CorruptKind| kind.at("snapshot table", "l1_table_offset", entry.at);
         if !self.geometry.is_aligned(entry.l1_offset) {
             return Err(wrong(CorruptKind::Misaligned(entry.l1_offset)));

@@ -1,5 +1,6 @@
 //! The sub-commands, one file each.
 
+mod amend;
 mod bitmap;
 mod check;
 mod commit;
@@ -36,6 +37,7 @@ pub(crate) struct Command {
 
 /// Every command there is, in the order of help.
 pub(crate) const ALL: &[Command] = &[
+    amend::COMMAND,
     bitmap::COMMAND,
     check::COMMAND,
     commit::COMMAND,
@@ -51,7 +53,7 @@ pub(crate) const ALL: &[Command] = &[
 ];
 
 /// The commands of qemu-img that are not here.
-pub(crate) const MISSING: &[&str] = &["amend", "bench", "dd"];
+pub(crate) const MISSING: &[&str] = &["bench", "dd"];
 
 /// Flags that several commands have.
 mod common {

@@ -1,10 +1,12 @@
 //! Refcounts of many clusters in a row, for what touches all of an image at once.
 
 use super::Allocator;
+use crate::address::Geometry;
 use crate::error::CorruptKind;
 use crate::{refcount, spec};
 use core::ops::Range;
 use rimg_core::{Error, Result, num};
+use std::collections::BTreeSet;
 
 /// A refcount block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,6 +169,72 @@ impl Allocator {
         let end = block.at.saturating_add(self.geometry.cluster_bytes());
         self.blocks.forget(block.at..end);
         Ok(())
+    }
+
+    /// The first cluster with a count above `max`, and that count.
+    pub(crate) fn first_above(&mut self, max: u64) -> Result<Option<(u64, u64)>> {
+        let mut found = None;
+        for index in self.blocks_in_table() {
+            self.for_counts(self.clusters_of_block(index), &mut |cluster, count| {
+                if count > max && found.is_none() {
+                    found = Some((cluster, count));
+                }
+            })?;
+            if found.is_some() {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Which blocks an image of geometry `g` needs for the clusters that are in use.
+    pub(crate) fn used_blocks(&mut self, g: Geometry) -> Result<BTreeSet<u64>> {
+        let mut used = BTreeSet::new();
+        for index in self.blocks_in_table() {
+            let mut last = None;
+            self.for_counts(self.clusters_of_block(index), &mut |cluster, _| {
+                let block = cluster >> g.refcounts_per_block_bits();
+                if last.replace(block) != Some(block) {
+                    used.insert(block);
+                }
+            })?;
+        }
+        Ok(used)
+    }
+
+    /// Calls `visit` with every one of `clusters` that is used, and how often.
+    pub(crate) fn for_counts(
+        &mut self,
+        clusters: Range<u64>,
+        visit: &mut dyn FnMut(u64, u64),
+    ) -> Result<()> {
+        let g = self.geometry;
+        let mut cluster = clusters.start;
+        while cluster < clusters.end {
+            let Some((slice_at, range)) = self.slice_of(cluster..clusters.end)? else {
+                let next = (cluster | g.refcounts_per_block().saturating_sub(1)).saturating_add(1);
+                cluster = next;
+                continue;
+            };
+            let slice = self.blocks.slice(self.file.as_ref(), slice_at, "read refcount block")?;
+            for index in range {
+                let count = refcount::get(slice, g.refcount, index);
+                if count > 0 {
+                    visit(cluster, count);
+                }
+                cluster = cluster.saturating_add(1);
+            }
+        }
+        Ok(())
+    }
+
+    fn blocks_in_table(&self) -> Vec<u64> {
+        (0..).zip(&self.table).filter(|(_, entry)| **entry != 0).map(|(index, _)| index).collect()
+    }
+
+    fn clusters_of_block(&self, index: u64) -> Range<u64> {
+        let first = index << self.geometry.refcounts_per_block_bits();
+        first..first.saturating_add(self.geometry.refcounts_per_block())
     }
 
     /// The slice of a refcount block with the count of the first of `clusters`, and the places in

@@ -1,0 +1,102 @@
+//! Changing the options of an image that exists.
+//!
+//! Each step leaves an image that is whole, and works on the image as the step before left it: what
+//! depends on version or refcount width is fixed while an image is open.
+
+mod expand;
+mod options;
+mod refcounts;
+
+pub(crate) use options::SPECS;
+
+use crate::driver;
+use crate::header::{Extension, Header};
+use crate::image::{Access, Qcow2Image};
+use crate::spec;
+use options::AmendOptions;
+use rimg_core::{Amend, AmendProgress, Preallocation, RawOptions, Resize as _, Result};
+use std::sync::Arc;
+
+impl Amend for Qcow2Image {
+    fn amend(
+        &self,
+        options: &RawOptions,
+        _force: bool,
+        progress: &mut AmendProgress<'_>,
+    ) -> Result<()> {
+        let _claim = self.claim_disk()?;
+        self.flush_all()?;
+        let mut state = self.lock()?;
+        let snapshots = self.read_snapshots(&state.header)?;
+        let wanted = AmendOptions::parse(options, &state.header, &snapshots)?;
+        if wanted.is_nothing(&state.header) {
+            return Ok(());
+        }
+        // From here on the disk may know better.
+        state.is_outdated = true;
+        let mut header = state.header.clone();
+        if wanted.version > header.version {
+            header = self.step(header, |image| image.upgrade())?;
+        }
+        if wanted.refcount != header.geometry.refcount {
+            header =
+                self.step(header, |image| image.change_refcounts(wanted.refcount, progress))?;
+        }
+        if wanted.changes_header(&header) {
+            header = self.step(header, |image| {
+                image.rewrite_header(&mut *image.lock()?, |header| wanted.apply_to(header))
+            })?;
+        }
+        if wanted.size_bytes != header.size_bytes {
+            header =
+                self.step(header, |image| image.resize(wanted.size_bytes, Preallocation::Off))?;
+        }
+        if wanted.version < header.version {
+            self.step(header, |image| image.downgrade(progress))?;
+        }
+        Ok(())
+    }
+}
+
+impl Qcow2Image {
+    /// Does something to the image that the header describes, makes it durable, and returns the
+    /// header that it has then.
+    fn step(&self, header: Header, change: impl FnOnce(&Self) -> Result<()>) -> Result<Header> {
+        let data_file = self.data_file.as_ref().map(Arc::clone);
+        let file = Arc::clone(&self.file);
+        let mut image = driver::assemble(file, data_file, header, Access::Write, self.limits)?;
+        image.backing = self.backing.as_ref().map(Arc::clone);
+        image.backing_left_out = self.backing_left_out;
+        change(&image)?;
+        image.flush_all()?;
+        Ok(image.lock()?.header.clone())
+    }
+
+    fn upgrade(&self) -> Result<()> {
+        self.rewrite_header(&mut *self.lock()?, |header| {
+            header.version = 3;
+            header.header_bytes = spec::HEADER_WITH_COMPRESSION_BYTES;
+            header.geometry.zero_flag = true;
+            let has_names =
+                header.extensions.iter().any(|known| matches!(known, Extension::FeatureNames(_)));
+            if !has_names
+                && header.geometry.cluster_bytes() > spec::FEATURE_NAMES_ABOVE_CLUSTER_BYTES
+            {
+                header.extensions.push(Extension::feature_names());
+            }
+        })
+    }
+
+    fn downgrade(&self, progress: &mut AmendProgress<'_>) -> Result<()> {
+        self.expand_zeroes(progress)?;
+        self.rewrite_header(&mut *self.lock()?, |header| {
+            header.version = 2;
+            header.header_bytes = spec::HEADER_V2_BYTES;
+            header.geometry.zero_flag = false;
+            header.incompatible = 0;
+            header.compatible = 0;
+            header.autoclear = 0;
+            header.extensions.retain(|known| !matches!(known, Extension::FeatureNames(_)));
+        })
+    }
+}

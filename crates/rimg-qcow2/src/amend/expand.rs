@@ -1,0 +1,132 @@
+//! Clusters that read as zeroes, for version 2, which has no word for them: nothing where nothing
+//! lies below, else a cluster of zeroes.
+//!
+//! ```text
+//! zeroes, refcounts ── sync ── L2 tables ── sync ── places that are not needed are free
+//! ```
+#![warn(clippy::indexing_slicing)]
+
+use crate::cache::read_padded;
+use crate::image::{Qcow2Image, State};
+use crate::snapshot::Branch;
+use crate::spec;
+use rimg_core::{AmendProgress, Error, Result, Zeroing, num};
+use std::collections::BTreeSet;
+
+/// So many L2 tables wait in memory for a sync.
+const TABLES_AT_ONCE: usize = 64;
+
+/// L2 tables that changed, and what they left.
+#[derive(Default)]
+struct Batch {
+    tables: Vec<(u64, Vec<u8>)>,
+    /// Clusters, and how many references to each are gone.
+    left: Vec<(u64, u64)>,
+}
+
+impl Qcow2Image {
+    pub(super) fn expand_zeroes(&self, progress: &mut AmendProgress<'_>) -> Result<()> {
+        let mut state = self.lock()?;
+        let state = &mut *state;
+        let mut tables: BTreeSet<u64> = BTreeSet::new();
+        let mut branches: Vec<Branch> = self.branches(&state.l1, state.header.l1_offset)?;
+        for entry in self.read_snapshots(&state.header)? {
+            let l1 = self.checked_l1(state, &entry)?;
+            branches.extend(self.branches(&l1, entry.l1_offset)?);
+        }
+        // What several trees share is changed once.
+        branches.retain(|branch| tables.insert(branch.table));
+        let total = num::to_u64(branches.len());
+        let mut batch = Batch::default();
+        for (done, branch) in (0..).zip(branches) {
+            progress(done, total);
+            self.expand_table(state, branch.table, &mut batch)?;
+            if batch.tables.len() >= TABLES_AT_ONCE {
+                self.write_batch(state, &mut batch)?;
+            }
+        }
+        self.write_batch(state, &mut batch)?;
+        state.l2.forget(0..u64::MAX);
+        Ok(())
+    }
+
+    fn expand_table(&self, state: &mut State, at: u64, batch: &mut Batch) -> Result<()> {
+        let g = self.geometry;
+        let has_backing = state.header.backing_name.is_some();
+        let mut table = vec![0; num::to_usize(g.cluster_bytes())?];
+        read_padded(self.file.as_ref(), &mut table, at).map_err(Error::io("read L2 table", at))?;
+        let users = state.allocator_mut()?.live_refcount(g.cluster_index(at))?;
+        let mut changed = false;
+        for place in table.chunks_exact_mut(8) {
+            let Some(descriptor) = place.first_chunk_mut::<8>() else { continue };
+            let old = u64::from_be_bytes(*descriptor);
+            if old & spec::COMPRESSED != 0 || old & spec::ZERO == 0 {
+                continue;
+            }
+            let host = old & spec::OFFSET_MASK;
+            let cluster = g.cluster_index(host);
+            // A place that another table knows may hold data for it.
+            let is_own = host != 0 && state.allocator_mut()?.live_refcount(cluster)? <= users;
+            let new = if is_own {
+                self.zero_cluster(host)?;
+                old & !spec::ZERO
+            } else if has_backing {
+                self.zeroed_cluster(state, users)?
+            } else {
+                0
+            };
+            if host != 0 && !is_own {
+                batch.left.push((cluster, users));
+            }
+            *descriptor = new.to_be_bytes();
+            changed = true;
+        }
+        if changed {
+            batch.tables.push((at, table));
+        }
+        Ok(())
+    }
+
+    /// A new cluster of zeroes that `users` tables lead to.
+    fn zeroed_cluster(&self, state: &mut State, users: u64) -> Result<u64> {
+        let (run, _) = self.allocate(state, 1)?;
+        let host = self.geometry.cluster_offset(run.first);
+        for _ in 1..users {
+            if !state.allocator_mut()?.add_reference(run.first)? {
+                let limit = self.geometry.refcount.max();
+                return Err(Error::Limit { what: "refcount", needed: users, limit });
+            }
+        }
+        self.zero_cluster(host)?;
+        Ok(if users == 1 { host | spec::COPIED } else { host })
+    }
+
+    fn zero_cluster(&self, host: u64) -> Result<()> {
+        let end = host.saturating_add(self.geometry.cluster_bytes());
+        self.file_writer()?
+            .write_zeroes_at(host..end, Zeroing::KeepAllocated)
+            .map_err(Error::io("zero cluster", host))
+    }
+
+    fn write_batch(&self, state: &mut State, batch: &mut Batch) -> Result<()> {
+        if batch.tables.is_empty() {
+            return Ok(());
+        }
+        let file = self.file_writer()?;
+        self.catch_up(state)?;
+        self.barrier(state)?;
+        for (at, table) in batch.tables.drain(..) {
+            file.write_all_at(&table, at).map_err(Error::io("write L2 table", at))?;
+        }
+        if batch.left.is_empty() {
+            return Ok(());
+        }
+        self.barrier(state)?;
+        for (cluster, references) in batch.left.drain(..) {
+            for _ in 0..references {
+                self.lower_clusters(state, cluster..cluster.saturating_add(1))?;
+            }
+        }
+        Ok(())
+    }
+}
