@@ -46,6 +46,10 @@ impl BitmapState {
         }
     }
 
+    fn has_edits(&self) -> bool {
+        self.set.as_ref().is_some_and(|set| set.is_edited)
+    }
+
     fn has_changes(&self) -> bool {
         self.set.as_ref().is_some_and(|set| set.is_edited || set.is_marked)
     }
@@ -118,6 +122,13 @@ impl Qcow2Image {
         state.bitmaps.is_idle = !follows && !set.is_edited;
         state.bitmaps.set = Some(set);
         result
+    }
+
+    /// Gives back the memory of bitmaps that are on disk as they are.
+    fn forget_bitmaps(&self, state: &mut State) {
+        if let (Some(set), Some(allocator)) = (state.bitmaps.set.take(), &mut state.allocator) {
+            set.unguard_tables(&mut allocator.guard, self.geometry);
+        }
     }
 
     fn check_disk_range(&self, range: &Range<u64>) -> Result<()> {

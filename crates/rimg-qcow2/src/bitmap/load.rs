@@ -87,8 +87,7 @@ impl BitmapSet {
     /// tables.
     pub(crate) fn guard_tables(&self, guard: &mut Guard, g: Geometry) -> Result<()> {
         let clusters = |range: Range<u64>| g.cluster_index(range.start)..g.clusters_for(range.end);
-        let tables = self.bitmaps.iter().map(|tracked| &tracked.table).chain([&self.directory]);
-        let tables: Vec<_> = tables.cloned().map(clusters).collect();
+        let tables = self.table_clusters(g);
         let bits = self.bitmaps.iter().flat_map(|tracked| tracked.chunks.stored_table());
         let bits = bits.filter_map(|entry| cluster_of(entry, g)).map(clusters);
         for range in tables.iter().cloned().chain(bits) {
@@ -105,9 +104,22 @@ impl BitmapSet {
 
     /// Guards the tables again, after others were found anew.
     pub(crate) fn guard_again(&self, guard: &mut Guard, g: Geometry) {
-        for range in self.bitmaps.iter().map(|tracked| &tracked.table).chain([&self.directory]) {
-            guard.add(g.cluster_index(range.start)..g.clusters_for(range.end));
+        for table in self.table_clusters(g) {
+            guard.add(table);
         }
+    }
+
+    /// Takes back what [`guard_tables`](Self::guard_tables) did.
+    pub(crate) fn unguard_tables(&self, guard: &mut Guard, g: Geometry) {
+        for table in self.table_clusters(g) {
+            guard.remove(table);
+        }
+    }
+
+    /// The clusters of the directory and of the tables.
+    fn table_clusters(&self, g: Geometry) -> Vec<Range<u64>> {
+        let tables = self.bitmaps.iter().map(|tracked| &tracked.table).chain([&self.directory]);
+        tables.map(|range| g.cluster_index(range.start)..g.clusters_for(range.end)).collect()
     }
 
     fn refuse_same_names(&self) -> Result<()> {

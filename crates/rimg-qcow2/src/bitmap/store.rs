@@ -36,7 +36,17 @@ impl Qcow2Image {
         if is_corrupt || !state.bitmaps.has_changes() {
             return Ok(());
         }
-        self.with_bitmaps(state, Self::store_set)
+        let is_half_spent = self.with_bitmaps(state, |image, state, set| {
+            image.store_set(state, set)?;
+            // Budgets only shrink: what was taken for bits that are gone comes back by reading
+            // anew what is on disk now.
+            let mut left = set.budget;
+            Ok(left.reserve("bitmap", image.limits.metadata_bytes / 2).is_err())
+        })?;
+        if is_half_spent {
+            self.forget_bitmaps(state);
+        }
+        Ok(())
     }
 
     fn store_set(&self, state: &mut State, set: &mut BitmapSet) -> Result<()> {

@@ -16,7 +16,9 @@ impl Qcow2Image {
             return Ok(());
         }
         // The disk must not have an enabled bitmap that memory has not: it would miss the write.
-        self.store_bitmaps(state)?;
+        if state.bitmaps.has_edits() {
+            self.store_bitmaps(state)?;
+        }
         self.with_bitmaps(state, |image, state, set| image.mark_change(state, set, range))
     }
 

@@ -2,7 +2,11 @@
 
 use crate::common::{DRIVERS, open};
 use crate::{findings, runs};
-use rimg_core::{Error, FindingKind, RawOptions, Storage as _, StorageWrite as _};
+use rimg_core::{
+    BlockImage, Error, FindingKind, FormatDriver as _, Limits, OpenOptions, RawOptions,
+    Storage as _, StorageWrite as _,
+};
+use rimg_qcow2::DRIVER;
 use rimg_storage::MemoryStorage;
 use rimg_testkit::MemoryDir;
 use std::error::Error as _;
@@ -312,23 +316,35 @@ fn the_extension_counts_only_under_its_bit() {
     assert_eq!(runs(image.as_ref(), "new"), []);
 }
 
+/// Bitmaps that come and go for long do not use up the memory of those that stay.
+#[test]
+fn memory_of_removed_bitmaps_comes_back() {
+    let sample = Sample::new();
+    let dir = sample.patched(0, &[]);
+    let image = open_limited(&dir, 32 * CLUSTER);
+    let editor = image.bitmaps().unwrap().editor().unwrap();
+    for round in 0..200 {
+        editor.add("guest", Some(512)).unwrap();
+        image.writer().unwrap().write_at(&[9; 512], 20 << 20).unwrap();
+        image.writer().unwrap().write_at(&[9; 512], 60 << 20).unwrap();
+        let wanted = [20 << 20..(20 << 20) + 512, 60 << 20..(60 << 20) + 512];
+        assert_eq!(runs(image.as_ref(), "guest"), wanted, "round {round}");
+        editor.remove("guest").unwrap();
+        image.writer().unwrap().flush().unwrap();
+    }
+    image.close().unwrap();
+    let image = open(&dir);
+    assert_eq!(runs(image.as_ref(), "first").len(), 4);
+    assert_eq!(findings(image.as_ref()), []);
+}
+
 /// Where memory for bits runs out, more is said to be written than was, never less.
 #[test]
 fn bits_without_memory_become_ones() {
     let sample = Sample::new();
     let dir = sample.patched(0, &[]);
-    let disk = dir.file("disk");
-    let mut limits = rimg_core::Limits::default();
     // The image's tables fit, and two clusters of bits.
-    limits.metadata_bytes = 3 * CLUSTER;
-    let how = rimg_core::OpenOptions {
-        writable: true,
-        inspect_only: false,
-        limits,
-        gate: &dir,
-        options: rimg_core::RawOptions::NONE,
-    };
-    let image = rimg_core::FormatDriver::open(&rimg_qcow2::DRIVER, disk, &how).unwrap();
+    let image = open_limited(&dir, 3 * CLUSTER);
     for at in (0..SIZE).step_by(1 << 20) {
         image.writer().unwrap().write_at(&[9; 512], at).unwrap();
     }
@@ -340,4 +356,18 @@ fn bits_without_memory_become_ones() {
     }
     assert!(set.iter().any(|run| run.end - run.start >= CLUSTER * 8 * 512), "{set:?}");
     assert_eq!(findings(image.as_ref()), []);
+}
+
+/// Opens `disk` for writing with so much memory for metadata.
+fn open_limited(dir: &MemoryDir, metadata_bytes: u64) -> Box<dyn BlockImage> {
+    let mut limits = Limits::default();
+    limits.metadata_bytes = metadata_bytes;
+    let how = OpenOptions {
+        writable: true,
+        inspect_only: false,
+        limits,
+        gate: dir,
+        options: RawOptions::NONE,
+    };
+    DRIVER.open(dir.file("disk"), &how).unwrap()
 }

@@ -5,7 +5,7 @@ use crate::{findings, runs};
 use proptest::prelude::*;
 use rimg_core::{BlockImage, FindingKind, Preallocation, RawOptions, Storage};
 use rimg_testkit::storages::{Fault, FaultyStorage};
-use rimg_testkit::{MemoryDir, MemoryStorage};
+use rimg_testkit::{MemoryDir, MemoryStorage, RecordingStorage};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::ops::Range;
@@ -187,6 +187,32 @@ fn storing_can_be_tried_again_after_a_failure() {
         }
     }
     assert!(failures > 5, "{failures} failures");
+}
+
+/// A write costs more than its data only when it is the first since a flush that sets a bit.
+#[test]
+fn writes_to_followed_disks_are_plain_writes() {
+    let dir = MemoryDir::new(DRIVERS);
+    let recording = Arc::new(RecordingStorage::new());
+    let disk: Arc<dyn Storage> = recording.clone();
+    dir.put("disk", disk);
+    let options = RawOptions::new().with("preallocation", "full");
+    dir.create("disk", "qcow2", 1 << 20, &options).unwrap();
+    let image = open(&dir);
+    image.bitmaps().unwrap().editor().unwrap().add("one", Some(4096)).unwrap();
+    let writer = image.writer().unwrap();
+    writer.write_at(&[7; 512], 0).unwrap();
+    writer.flush().unwrap();
+    let cost = |at: u64| {
+        let before = recording.position();
+        writer.write_at(&[8; 512], at).unwrap();
+        recording.position() - before
+    };
+    assert_eq!(cost(1024), 1, "set on disk already");
+    assert_eq!(cost(8192), 3, "the mark, a sync, the data");
+    assert_eq!(cost(16_384), 1, "in use already");
+    writer.flush().unwrap();
+    assert_eq!(cost(16_384), 1, "set on disk again");
 }
 
 /// What is emptied was committed: the guest sees no change, and so do bitmaps.
