@@ -486,3 +486,69 @@ fn tables_that_share_a_cluster_are_not_changed() {
         assert_refused(&dir, "L1 table", l1);
     }
 }
+
+/// The pointer to the LUKS header, and the header itself, with any number in any place.
+#[test]
+fn wrong_luks_headers_are_survived() {
+    let bytes = std::fs::read(golden::testdata().join("qcow2/luks.qcow2")).unwrap();
+    let mut key = RawOptions::new().with("encrypt.key-secret", "s");
+    key.add_secret("s", "golden".into());
+    let limits = {
+        let mut limits = Limits::default();
+        limits.key_iterations = 100_000;
+        limits
+    };
+    let open = |bytes: Vec<u8>| {
+        let storage = Arc::new(MemoryStorage::from(bytes));
+        let how = |inspect_only, options| OpenOptions {
+            writable: false,
+            inspect_only,
+            limits,
+            gate: &Blank,
+            options,
+        };
+        let looked_at = DRIVER.open(storage.clone(), &how(true, RawOptions::NONE));
+        let _ = looked_at.and_then(|image| image.info());
+        DRIVER.open(storage, &how(false, &key))
+    };
+    let pointer = bytes.windows(4).position(|word| word == [0x05, 0x37, 0xbe, 0x77]).unwrap();
+    let luks = bytes.windows(6).position(|word| word == b"LUKS\xba\xbe").unwrap();
+    open(bytes.clone()).unwrap().read_at(&mut [0; 4096], 0).unwrap();
+    let corrupt = |bytes: Vec<u8>, structure: &str, field: &str| match open(bytes) {
+        Err(Error::Corrupt { at, .. }) => assert_eq!((at.structure, at.field), (structure, field)),
+        other => panic!("{structure}, {field}: {other:?}"),
+    };
+    let patched = |at: usize, with: &[u8]| {
+        let mut bytes = bytes.clone();
+        bytes[at..at + with.len()].copy_from_slice(with);
+        bytes
+    };
+    // No pointer; one that is too short, not aligned, beyond all files, to too little.
+    corrupt(patched(pointer, &[1, 2, 3, 4]), "header", "crypt_method");
+    corrupt(patched(pointer + 4, &[0, 0, 0, 8]), "header", "crypt_method");
+    for (at, number) in
+        [(8, 0x200_u64), (8, u64::MAX - 4095), (16, u64::MAX), (16, 0), (16, 591), (16, 592)]
+    {
+        let bytes = patched(pointer + at, &number.to_be_bytes());
+        corrupt(bytes, "full disk encryption header", "offset");
+    }
+    let beyond = patched(pointer + 8, &(1_u64 << 40).to_be_bytes());
+    assert!(matches!(open(beyond), Err(Error::Io { op: "read LUKS header", .. })));
+    let elsewhere = patched(pointer + 8, &0_u64.to_be_bytes());
+    assert!(matches!(open(elsewhere), Err(Error::WrongFormat { format: "luks" })));
+
+    let (mut refused, mut opened) = (0, 0);
+    for at in (luks..luks + 592).step_by(4) {
+        for word in [0_u32, 0x8000_0000, u32::MAX] {
+            match open(patched(at, &word.to_be_bytes())) {
+                Ok(_) => opened += 1,
+                Err(Error::Misuse(what)) => panic!("{at:#x} {word:#x}: {what}"),
+                Err(_) => refused += 1,
+            }
+        }
+    }
+    assert!(refused > 200 && opened > 30, "{refused} {opened}");
+    for len in (luks..luks + 600).step_by(7).chain([luks + 4096, luks + 5000]) {
+        assert!(open(bytes[..len].to_vec()).is_err(), "{len}");
+    }
+}
