@@ -140,6 +140,14 @@ impl Subject<'_> {
             }
             report.tell(FindingKind::Note, "Rebuilding refcount structure".to_owned(), false);
             let before = report.summary;
+            if !references.is_sound && self.grow_past_strays(&references)? {
+                // What was nowhere is somewhere now, and has to be counted.
+                let mut say_nothing = |_: &Finding| {};
+                let mut quiet = Report::new(report.repair(), &mut say_nothing);
+                references = self.count(&snapshots, &mut quiet)?;
+                refcounts.count(&mut references.counts, &mut quiet)?;
+                references.is_sound = false;
+            }
             let from = references.first_usable();
             rebuild::rebuild(self, &mut references.counts, from)?;
             report.start_again();
@@ -176,6 +184,19 @@ impl Subject<'_> {
         // QEMU counts clusters of whole sectors.
         report.summary.total_clusters = self.geometry().clusters_for(size_bytes);
         References::count(self, snapshots, report)
+    }
+
+    /// New structures go behind the end of the file, but not to where references lead that are
+    /// wrong for now: those get zeroes of their own, as QEMU reads there.
+    /// Says whether the file is longer than when it was counted.
+    fn grow_past_strays(&self, references: &References) -> Result<bool> {
+        let counts = &references.counts;
+        if counts.stray_end() > counts.file_len() {
+            let end = self.geometry().cluster_offset(counts.untouched_from());
+            writer(self.file)?.set_len_bytes(end).map_err(Error::io("extend file", end))?;
+            return Ok(true);
+        }
+        Ok(counts.file_len() > references.counted_len)
     }
 
     /// Looks at the tables a second time only if something is, or was, wrong.

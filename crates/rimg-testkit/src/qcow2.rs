@@ -1,13 +1,14 @@
 //! Knowledge of qcow2 that does not come from the crate under test.
 
 use rimg_core::{BlockImage, ExtentKind, num};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 
 /// Whether guest bytes that could be read from the image `before` read otherwise from the one
 /// `after` that a repair of its bytes, `damaged`, made of it; and where. Bytes that lie on top of
-/// metadata are left out: they are what is repaired.
+/// metadata are left out, and images in which metadata lies on top of other metadata: they are what
+/// is repaired.
 #[must_use]
 pub fn guest_differs(
     damaged: &[u8],
@@ -16,7 +17,7 @@ pub fn guest_differs(
 ) -> Option<String> {
     const STEP: u64 = 4096;
     const MOST: u64 = 8 << 20;
-    let metadata = metadata_sectors(damaged);
+    let metadata = metadata_sectors(damaged)?;
     let size = before.size_bytes();
     let mut buffers = (vec![0; 4096], vec![0; 4096]);
     // The beginning and the end of a disk that is too large.
@@ -50,6 +51,16 @@ pub fn guest_differs(
     None
 }
 
+/// What lies somewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Header,
+    Refcounts,
+    Snapshots,
+    L1,
+    L2,
+}
+
 fn touches(metadata: &BTreeSet<u64>, file: u16, host: u64, len: u64) -> bool {
     let first = num::align_down(host, 512);
     file == 0 && metadata.range(first..host.saturating_add(len)).next().is_some()
@@ -60,40 +71,55 @@ fn word(image: &[u8], at: u64) -> u64 {
     bytes.map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }
 
-/// The offsets of all sectors that metadata of an image lies in.
-fn metadata_sectors(image: &[u8]) -> BTreeSet<u64> {
+/// The offsets of all sectors that metadata of an image lies in; `None` where different metadata
+/// lies in one place.
+fn metadata_sectors(image: &[u8]) -> Option<BTreeSet<u64>> {
     let cluster = 1_u64 << (word(image, 20) >> 32).clamp(9, 21);
     let get = |at: u64| word(image, at);
     let table = |at: u64, entries: u64| (0..entries).map(move |i| at.saturating_add(8 * i));
-    let mut found = BTreeSet::new();
-    let mut add = |at: u64, bytes: u64| {
+    let mut found: BTreeMap<u64, (Kind, u64)> = BTreeMap::new();
+    let mut overlap = false;
+    let mut add = |kind, at: u64, bytes: u64| {
         // What lies behind the end is nobody's.
         let bytes = bytes.min(num::to_u64(image.len()).saturating_sub(at));
-        found.extend((at / 512..at.saturating_add(bytes).div_ceil(512)).map(|sector| sector * 512));
+        for sector in at / 512..at.saturating_add(bytes).div_ceil(512) {
+            let known = *found.entry(sector * 512).or_insert((kind, at));
+            overlap |= known != (kind, at);
+        }
     };
-    add(0, cluster);
+    add(Kind::Header, 0, cluster);
     let (l1, entries) = (get(40), (get(36) >> 32).min(1024));
-    add(l1, entries * 8);
+    add(Kind::L1, l1, entries * 8);
     for at in table(l1, entries) {
-        add(get(at) & OFFSET, cluster);
+        match get(at) & OFFSET {
+            0 => {}
+            table => add(Kind::L2, table, cluster),
+        }
     }
     let (refcounts, clusters) = (get(48), (get(56) >> 32).min(4));
-    add(refcounts, clusters * cluster);
+    add(Kind::Refcounts, refcounts, clusters * cluster);
     for at in table(refcounts, clusters * cluster / 8) {
-        add(get(at) & !0x1ff, cluster);
+        match get(at) & !0x1ff {
+            0 => {}
+            block => add(Kind::Refcounts, block, cluster),
+        }
     }
-    let mut snapshot = get(64);
+    let snapshots = get(64);
+    let mut snapshot = snapshots;
     for _ in 0..(get(60) >> 32).min(1024) {
-        add(snapshot, 2048);
+        add(Kind::Snapshots, snapshots, 512);
         let (l1, entries) = (get(snapshot), (get(snapshot.saturating_add(8)) >> 32).min(1024));
-        add(l1, entries * 8);
+        add(Kind::L1, l1, entries * 8);
         for at in table(l1, entries) {
-            add(get(at) & OFFSET, cluster);
+            match get(at) & OFFSET {
+                0 => {}
+                table => add(Kind::L2, table, cluster),
+            }
         }
         let sizes = get(snapshot.saturating_add(8));
         let texts = (sizes >> 16 & 0xffff) + (sizes & 0xffff);
         let extra = get(snapshot.saturating_add(32)) & 0xffff_ffff;
         snapshot = snapshot.saturating_add(40 + extra + texts).next_multiple_of(8);
     }
-    found
+    (!overlap).then(|| found.into_keys().collect())
 }

@@ -181,15 +181,27 @@ impl Counts {
             let message = format!("ERROR: overflow cluster offset={at:#x}");
             report.add(FindingKind::Corruption, message);
         }
-        cell.count = cell.count.saturating_add(times).min(most);
+        // Counted on, to be seen where it matters that there are several.
+        cell.count = cell.count.saturating_add(times).min(Cell::MAX);
         cell.copied |= usage == Usage::Copied;
         cell.not_copied |= usage == Usage::NotCopied;
         self.pages.set(cluster, cell)
     }
 
-    /// How many references `cluster` has.
+    /// How many references `cluster` has, as far as a refcount can say.
     pub(super) fn of(&self, cluster: u64) -> u64 {
-        self.pages.get(cluster).count
+        self.cell(cluster).count
+    }
+
+    /// What is known of `cluster`, its count as far as a refcount can say.
+    pub(super) fn cell(&self, cluster: u64) -> Cell {
+        let cell = self.pages.get(cluster);
+        Cell { count: cell.count.min(self.g.refcount.max()), ..cell }
+    }
+
+    /// Whether `cluster` has more than one reference, even if no refcount could say so.
+    pub(super) fn is_shared(&self, cluster: u64) -> bool {
+        self.pages.get(cluster).count > 1
     }
 
     /// The first `clusters` clusters in a row from `from` on that nothing refers to.

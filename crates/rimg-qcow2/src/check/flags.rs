@@ -21,7 +21,10 @@ pub(super) fn compare(
 ) -> Result<()> {
     let g = subject.header.geometry;
     let (l1, file_len) = (&references.l1, references.counts.file_len());
-    let overlaps = Overlaps::new(references.places.iter().cloned().chain(refcounts.places()));
+    let l1_place = references.l1_place(&subject.header);
+    let others = || references.places.iter().cloned().chain(refcounts.places());
+    let may_write_l1 = !Overlaps::new(others()).touch(l1_place.clone());
+    let overlaps = Overlaps::new(others().chain([l1_place]));
     let has_data_file = subject.header.has(spec::incompatible::DATA_FILE);
     let mend = match report.repair() {
         Repair::Nothing => false,
@@ -50,8 +53,8 @@ pub(super) fn compare(
             let what = format!(
                 "OFLAG_COPIED L2 cluster: l1_index={index} l1_entry={entry:x} refcount={refcount}"
             );
-            say(what, mend);
-            if mend {
+            say(what, mend && may_write_l1);
+            if mend && may_write_l1 {
                 let at = num::to_u64(index).saturating_mul(8);
                 let at = subject.header.l1_offset.saturating_add(at);
                 write_word(subject.file, at, with_copied(*entry, refcount), "write L1 table")?;

@@ -110,6 +110,7 @@ impl<'a> Refcounts<'a> {
                 report.add(FindingKind::Corruption, message);
                 rebuild = true;
             }
+            rebuild |= counts.is_shared(cluster);
         }
         Ok(rebuild)
     }
@@ -348,7 +349,7 @@ impl Comparison<'_> {
 
     /// Compares one refcount. Returns what it is to become.
     fn cluster(&mut self, cluster: u64, refcount: u64, report: &mut Report<'_>) -> Option<u64> {
-        let cell = self.counts.pages().get(cluster);
+        let cell = self.counts.cell(cluster);
         let references = cell.count;
         if refcount > 0 || references > 0 {
             self.highest = cluster;

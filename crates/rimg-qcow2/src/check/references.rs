@@ -7,6 +7,7 @@ use super::report::Report;
 use super::snapshots::{Snapshot, SnapshotTable};
 use super::tables::read_words;
 use super::walk::{L1, Walker};
+use crate::header::Header;
 use crate::{bitmap, spec};
 use core::ops::Range;
 use rimg_core::{Error, FindingKind, Result};
@@ -16,9 +17,12 @@ use std::error::Error as _;
 /// What is referred to.
 pub(super) struct References {
     pub(super) counts: Counts,
+    /// The length of the file when it was counted: it may be longer now.
+    pub(super) counted_len: u64,
     /// The disk's L1 table.
     pub(super) l1: Vec<u64>,
-    /// Where metadata is that is neither an L2 table nor part of the refcount structures.
+    /// Where metadata is that is neither the disk's L1 table, nor an L2 table, nor part
+    /// of the refcount structures.
     pub(super) places: Vec<Range<u64>>,
     /// All tables lead to where they can.
     pub(super) is_sound: bool,
@@ -64,13 +68,17 @@ impl References {
         let is_incomplete = walker.gave_up || bitmaps.is_err();
         let wrote = walker.wrote;
         let is_sound = report.summary.corruptions == of_table;
-        let mut places = subject.places(snapshots);
-        places.push(header.l1_offset..table_end(header.l1_offset, header.l1_entries));
-        Ok(Self { counts, l1, places, is_sound, is_incomplete, wrote })
+        let places = subject.places(snapshots);
+        Ok(Self { counts, counted_len: len, l1, places, is_sound, is_incomplete, wrote })
     }
 }
 
 impl References {
+    /// Where the disk's L1 table is.
+    pub(super) fn l1_place(&self, header: &Header) -> Range<u64> {
+        header.l1_offset..table_end(header.l1_offset, header.l1_entries)
+    }
+
     /// From which cluster on new structures may lie. Where tables lead astray, what seems unused
     /// may be what they should lead to.
     pub(super) fn first_usable(&self) -> u64 {

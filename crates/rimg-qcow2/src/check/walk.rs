@@ -74,6 +74,7 @@ impl<'a> Walker<'a> {
     ) -> Result<()> {
         let bytes = num::to_u64(l1.entries.len()).saturating_mul(8);
         counts.add(l1.at, bytes, report)?;
+        let l1_is_there = counts.is_in_file(l1.at.saturating_add(bytes));
         for (index, entry) in l1.entries.iter().enumerate() {
             if *entry == 0 {
                 continue;
@@ -106,8 +107,12 @@ impl<'a> Walker<'a> {
             }
             let together = self.tables.side_by_side(l1.entries, index);
             let before = report.summary;
+            let is_trusted = l1_is_there
+                && self.g.is_aligned(table_at)
+                && table_at != 0
+                && entry & spec::L1_RESERVED == 0;
             self.tables.load(table_at, together)?;
-            self.count_table(table_at, l1.is_active, 1, counts, report)?;
+            self.count_table(table_at, is_trusted, l1.is_active, 1, counts, report)?;
             let is_sound = before.corruptions == report.summary.corruptions
                 && before.corruptions_fixed == report.summary.corruptions_fixed;
             if !l1.is_active && is_sound {
@@ -138,7 +143,7 @@ impl<'a> Walker<'a> {
                 return Ok(());
             }
             self.tables.load(table_at, 1)?;
-            self.count_table(table_at, false, times, counts, report)?;
+            self.count_table(table_at, false, false, times, counts, report)?;
         }
         Ok(())
     }
@@ -153,7 +158,7 @@ impl<'a> Walker<'a> {
                 break;
             }
             self.tables.load(table_at, 1)?;
-            self.count_table(table_at, false, times, counts, report)?;
+            self.count_table(table_at, false, false, times, counts, report)?;
         }
         Ok(())
     }
@@ -181,6 +186,7 @@ impl<'a> Walker<'a> {
     fn count_table(
         &mut self,
         table_at: u64,
+        is_trusted: bool,
         is_active: bool,
         times: u64,
         counts: &mut Counts,
@@ -193,6 +199,7 @@ impl<'a> Walker<'a> {
             times,
             run: Run::default(),
             next_contiguous: 0,
+            is_trusted,
             misaligned_zeroes: Vec::new(),
         };
         let bytes = self.tables.load(table_at, 1)?;
@@ -221,6 +228,8 @@ struct TableWalk {
     times: u64,
     run: Run,
     next_contiguous: u64,
+    /// Everything that leads here is as it should be.
+    is_trusted: bool,
     /// Preallocated clusters at impossible places become plain zeroes: indices and descriptors.
     misaligned_zeroes: Vec<(usize, u64)>,
 }
@@ -352,7 +361,7 @@ impl TableWalk {
             if holds_data {
                 let message = format!("ERROR offset={host:x}: Data {what}");
                 report.add(FindingKind::Corruption, message);
-            } else if report.repair() == Repair::All {
+            } else if report.repair() == Repair::All && self.may_mend(entry) {
                 let message = format!("Repairing offset={host:x}: Preallocated {what}");
                 report.add_repaired(FindingKind::Corruption, message);
                 // Zeroes stay zeroes without a cluster; subclusters are what their bitmap says.
@@ -373,6 +382,11 @@ impl TableWalk {
             counts.add_times(host, g.cluster_bytes(), usage, self.times, report)?;
         }
         Ok(true)
+    }
+
+    /// What is taken for a table by mistake could be anything, and is left alone.
+    const fn may_mend(&self, entry: L2Entry) -> bool {
+        self.is_trusted && entry.descriptor & spec::L2_RESERVED == 0
     }
 
     /// Says whether the entry takes up space.
