@@ -75,6 +75,15 @@ impl ModelDisk {
         self.snapshots.iter().map(|(name, _)| name.as_str()).collect()
     }
 
+    /// The disk as a snapshot keeps it.
+    ///
+    /// # Panics
+    /// When there is no such snapshot.
+    #[must_use]
+    pub fn snapshot(&self, place: usize) -> Self {
+        Self { bytes: self.snapshots[place].1.clone(), snapshots: Vec::new() }
+    }
+
     /// Compares the snapshots, and the disks that they are of, with an image's.
     ///
     /// # Panics
@@ -88,11 +97,11 @@ impl ModelDisk {
         let listed = snapshots.list().unwrap();
         let names: Vec<&str> = listed.iter().map(|info| info.name.as_str()).collect();
         assert_eq!(names, self.snapshot_names(), "{what}: names of snapshots");
-        for (info, (name, bytes)) in listed.iter().zip(&self.snapshots) {
+        for (place, info) in listed.iter().enumerate() {
+            let name = &info.name;
             let selector = SnapshotSelector::Fields { id: Some(&info.id), name: Some(name) };
             let disk = snapshots.open(&selector).unwrap().unwrap();
-            let model = Self { bytes: bytes.clone(), snapshots: Vec::new() };
-            model.assert_same(disk.as_ref(), &format!("{what}: snapshot {name}"));
+            self.snapshot(place).assert_same(disk.as_ref(), &format!("{what}: snapshot {name}"));
         }
     }
 

@@ -7,4 +7,5 @@ mod encryption;
 #[path = "../common/folder.rs"]
 mod folder;
 mod read;
+mod snapshot;
 mod write;
