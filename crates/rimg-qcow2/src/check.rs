@@ -44,24 +44,35 @@ impl Check for Qcow2Image {
         if repair != Repair::Nothing && !matches!(self.access, Access::Write | Access::Repair) {
             return Err(Error::ReadOnly("it was opened for reading"));
         }
-        if self.access == Access::Write {
-            // What is in memory is what counts: bring it to where the walk looks.
-            self.flush_all()?;
+        if repair == Repair::Nothing || self.access == Access::Repair {
+            return self.check_alone(repair, found);
         }
-        let mut header = self.lock()?.header.clone();
-        if repair == Repair::Nothing {
-            return check(self.file.as_ref(), &mut header, self.limits, repair, found);
-        }
-        // Nobody may change what is being repaired.
-        let mut state = self.lock()?;
-        header = state.header.clone();
-        let done = check(self.file.as_ref(), &mut header, self.limits, repair, found);
-        self.reload(&mut state, header)?;
-        done
+        // Clusters that are being written look like leaks.
+        let _claim = self.claim_disk()?;
+        self.check_alone(repair, found)
     }
 }
 
 impl Qcow2Image {
+    fn check_alone(&self, repair: Repair, found: &mut dyn FnMut(&Finding)) -> Result<CheckSummary> {
+        if self.access == Access::Write {
+            // What is in memory is what counts: bring it to where the walk looks.
+            self.finish_all()?;
+        }
+        let file = self.file.as_ref();
+        let mut header = self.lock()?.header.clone();
+        if repair == Repair::Nothing {
+            return check(file, &mut header, self.limits, repair, found);
+        }
+        // Nobody may read from memory what is being repaired.
+        let mut state = self.lock()?;
+        let done = check(file, &mut header, self.limits, repair, found);
+        let reloaded = self.reload(&mut state, header);
+        let summary = done?;
+        reloaded?;
+        Ok(summary)
+    }
+
     /// Reads again what was in memory of an image whose metadata was repaired.
     fn reload(&self, state: &mut State, header: Header) -> Result<()> {
         let mut budget = self.limits.metadata_budget();
@@ -254,5 +265,47 @@ impl Subject<'_> {
 
     const fn geometry(&self) -> Geometry {
         self.header.geometry
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::kind_of;
+    use rimg_testkit::{MemoryStorage, golden};
+
+    fn dirty() -> (MemoryStorage, Header) {
+        let path = golden::testdata().join("qcow2/cluster-512.qcow2");
+        let mut bytes = std::fs::read(path).unwrap();
+        let place = num::to_usize(offset::INCOMPATIBLE).unwrap();
+        bytes[place..place + 8].copy_from_slice(&spec::incompatible::DIRTY.to_be_bytes());
+        let header = Header::parse(&bytes).unwrap();
+        (MemoryStorage::from(bytes), header)
+    }
+
+    fn write(file: &MemoryStorage, at: u64, word: u64) {
+        file.writer().unwrap().write_all_at(&word.to_be_bytes(), at).unwrap();
+    }
+
+    #[test]
+    fn a_dirty_image_is_repaired_and_clean() {
+        let (file, mut header) = dirty();
+        let mut table = [0; 8];
+        file.read_exact_at(&mut table, header.refcount_table_offset).unwrap();
+        write(&file, u64::from_be_bytes(table) + 8, 0);
+        let summary = repair_refcounts(&file, &mut header, Limits::default()).unwrap();
+        assert!(summary.corruptions_fixed > 0, "{summary:?}");
+        assert!(!header.has(spec::incompatible::DIRTY));
+        let mut start = vec![0; 512];
+        file.read_exact_at(&mut start, 0).unwrap();
+        assert_eq!(Header::parse(&start).unwrap(), header);
+    }
+
+    #[test]
+    fn what_cannot_be_repaired_is_an_error() {
+        let (file, mut header) = dirty();
+        write(&file, header.l1_offset, 1 << 40);
+        let error = repair_refcounts(&file, &mut header, Limits::default()).unwrap_err();
+        assert_eq!(kind_of(&error), Some(&CorruptKind::NotRepaired(1)));
     }
 }

@@ -286,6 +286,19 @@ mod tests {
     }
 
     #[test]
+    fn sixteen_tebibytes_fit_into_the_default_budget() {
+        let clusters = 16 << 40 >> 16;
+        let mut pages = pages(clusters);
+        let mut cluster = 0;
+        while cluster < clusters {
+            cluster = pages.fill(cluster, clusters, ONE).unwrap();
+        }
+        assert_eq!(pages.get(clusters - 1), ONE);
+        // 64 MiB of the 128 are left for tables.
+        pages.budget.reserve("test", 63 << 20).unwrap();
+    }
+
+    #[test]
     fn memory_is_paid_for() {
         let mut limits = Limits::default();
         limits.metadata_bytes = 10_000;

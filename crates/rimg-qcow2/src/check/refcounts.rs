@@ -110,7 +110,8 @@ impl<'a> Refcounts<'a> {
                 report.add(FindingKind::Corruption, message);
                 rebuild = true;
             }
-            rebuild |= counts.is_shared(cluster);
+            // One bit cannot say that it is used twice; only here does it matter.
+            rebuild |= report.repair() == Repair::All && counts.is_shared(cluster);
         }
         Ok(rebuild)
     }
