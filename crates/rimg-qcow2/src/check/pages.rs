@@ -173,7 +173,7 @@ impl Page {
     }
 
     const fn mask(&self) -> u64 {
-        if self.width >= 6 { u64::MAX } else { (1 << (1 << self.width)) - 1 }
+        if self.width >= 6 { u64::MAX } else { (1_u64 << (1_u32 << self.width)).wrapping_sub(1) }
     }
 
     fn get(&self, cluster: u64) -> Cell {
@@ -235,7 +235,6 @@ impl Page {
 /// A bit number within a word.
 #[expect(
     clippy::as_conversions,
-    clippy::cast_possible_truncation,
     reason = "six bits fit; the conversion is on the hottest path of the check"
 )]
 const fn low_bits(bit: u64) -> u32 {

@@ -122,7 +122,8 @@ impl<'a> Refcounts<'a> {
         let cluster = self.g.cluster_bytes();
         let blocks = blocks.filter(|block| *block != 0);
         let blocks = blocks.map(move |block| block..block.saturating_add(cluster));
-        blocks.chain([self.table_at..self.table_at.saturating_add(self.table_bytes)])
+        let table = self.table_at..self.table_at.saturating_add(self.table_bytes);
+        blocks.chain(core::iter::once(table))
     }
 
     /// Makes the file long enough for a block behind its end: zeroes, as reading it gave before.
@@ -412,7 +413,7 @@ fn are_same(cells: u64, refcounts: &[u8; 64]) -> bool {
         return false;
     }
     if high == 0x5555_5555_5555_5555 {
-        return refcounts == &ONES;
+        return refcounts.as_chunks::<2>().0 == ONES;
     }
     let (counts, _) = refcounts.as_chunks::<2>();
     counts.iter().enumerate().all(|(index, count)| {
@@ -421,15 +422,7 @@ fn are_same(cells: u64, refcounts: &[u8; 64]) -> bool {
 }
 
 /// 32 refcounts of 1.
-const ONES: [u8; 64] = {
-    let mut ones = [0; 64];
-    let mut index = 1;
-    while index < 64 {
-        ones[index] = 1;
-        index += 2;
-    }
-    ones
-};
+const ONES: [[u8; 2]; 32] = [[0, 1]; 32];
 
 #[cfg(test)]
 mod tests {

@@ -122,8 +122,8 @@ impl Subject<'_> {
     /// Where metadata of fixed kinds is; bitmaps that cannot be read are nowhere.
     fn places(&self, snapshots: &SnapshotTable) -> Vec<Range<u64>> {
         let region = |at: u64, bytes: u64| at..at.saturating_add(bytes);
-        let mut places = vec![0..self.header.geometry.cluster_bytes()];
-        places.push(region(snapshots.at, snapshots.bytes));
+        let mut places =
+            vec![region(0, self.geometry().cluster_bytes()), region(snapshots.at, snapshots.bytes)];
         for snapshot in &snapshots.entries {
             places.push(snapshot.l1_offset..table_end(snapshot.l1_offset, snapshot.l1_entries));
         }

@@ -52,7 +52,7 @@ impl Hostile {
         }
         write(table_at, &table);
         // The L2 table is an empty one: cluster 3.
-        let entry = (3 * CLUSTER | 1 << 63).to_be_bytes();
+        let entry = ((3 * CLUSTER) | (1 << 63)).to_be_bytes();
         write(l1_at, &entry.repeat(usize::try_from(L1_ENTRIES).unwrap()));
         file.set_len_bytes(l1_at + 4 * l1_bytes).unwrap();
         Self { file, l1_at }

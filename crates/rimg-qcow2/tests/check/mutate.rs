@@ -7,18 +7,8 @@ use rimg_testkit::{Rng, fuzz};
 use std::panic::catch_unwind;
 use std::time::{Duration, Instant};
 
+/// Takes as long as `RIMG_FUZZ_SECONDS` says, from the seed `RIMG_FUZZ_SEED`.
 #[test]
-#[ignore = "tries the files that RIMG_FUZZ_FILES names, separated by blanks"]
-fn given_files_are_repaired() {
-    for path in std::env::var("RIMG_FUZZ_FILES").unwrap_or_default().split_whitespace() {
-        let input = std::fs::read(path).unwrap();
-        let failed = catch_unwind(|| fuzz::check_repair(&rimg_qcow2::DRIVER, &input)).is_err();
-        println!("{path}: {}", if failed { "FAILED" } else { "fine" });
-    }
-}
-
-#[test]
-#[ignore = "takes as long as RIMG_FUZZ_SECONDS says, a minute if it does not"]
 fn random_damage_is_repaired() {
     let (Some(img), Some(io)) = (Peer::qemu_img(), Peer::qemu_io()) else { return };
     let dir = tempfile::tempdir().unwrap();
@@ -28,7 +18,7 @@ fn random_damage_is_repaired() {
         std::env::var(name).map_or(default, |value| value.parse().unwrap())
     };
     let seed = number("RIMG_FUZZ_SEED", 1);
-    let end = Instant::now() + Duration::from_secs(number("RIMG_FUZZ_SECONDS", 60));
+    let end = Instant::now() + Duration::from_secs(number("RIMG_FUZZ_SECONDS", 3));
     let mut rng = Rng::new(seed);
     let mut turns = 0;
     let mut failed = Vec::new();
@@ -46,6 +36,7 @@ fn random_damage_is_repaired() {
         assert!(start.elapsed() < Duration::from_secs(20), "turn {turns} of seed {seed} is slow");
     }
     println!("{turns} images");
+    assert!(turns > 10, "only {turns} images");
     assert!(failed.is_empty(), "of {turns} images failed: {failed:#?}");
 }
 
