@@ -164,6 +164,7 @@ fn apply(opened: &Opened, name: &str) -> Result<(), Stop> {
     match editor.apply(&SnapshotSelector::IdOrName(name)) {
         Ok(true) => Ok(()),
         Ok(false) => Err(failed("Failed to load snapshot: No such file or directory")),
+        Err(Error::InvalidOption { option: "bitmap", reason }) => Err(failed(&reason)),
         Err(error) => Err(failed(&format!("Failed to load snapshot: {}", words(&error)))),
     }
 }

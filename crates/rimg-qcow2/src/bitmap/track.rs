@@ -71,6 +71,20 @@ impl Qcow2Image {
             Ok(())
         })
     }
+
+    /// Refuses to change all of the disk at once, which no bitmap would say.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] where there is a bitmap.
+    pub(crate) fn refuse_bitmaps(&self, state: &mut State) -> Result<()> {
+        self.with_bitmaps(state, |_, _, set| {
+            if set.bitmaps.is_empty() {
+                return Ok(());
+            }
+            let reason = "Device has active dirty bitmaps".into();
+            Err(Error::InvalidOption { option: "bitmap", reason })
+        })
+    }
 }
 
 impl BitmapSet {
@@ -85,6 +99,7 @@ impl BitmapSet {
             let g = image.geometry;
             let clusters = dropped.into_iter().filter_map(|entry| cluster_of(entry, g));
             self.dropped.extend(clusters);
+            self.is_marked = true;
         }
         Ok(())
     }

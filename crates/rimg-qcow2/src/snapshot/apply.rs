@@ -32,6 +32,7 @@ impl Qcow2Image {
         let _claim = self.claim_disk()?;
         let mut state = self.lock()?;
         let state = &mut *state;
+        self.refuse_bitmaps(state)?;
         self.catch_up(state)?;
         let entries = self.read_snapshots(&state.header)?;
         let place = select(&entries, wanted);

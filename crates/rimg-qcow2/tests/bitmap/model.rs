@@ -3,7 +3,7 @@
 use crate::common::{self, DRIVERS, Kind, Op, apply, create, kinds, open};
 use crate::{findings, runs};
 use proptest::prelude::*;
-use rimg_core::{BlockImage, FindingKind, Preallocation, RawOptions, Storage};
+use rimg_core::{BlockImage, FindingKind, Preallocation, RawOptions, SnapshotSelector, Storage};
 use rimg_testkit::storages::{Fault, FaultyStorage};
 use rimg_testkit::{MemoryDir, MemoryStorage, RecordingStorage};
 use std::collections::BTreeMap;
@@ -260,12 +260,23 @@ fn make(
     let cut = |at: u64, len: u64| at % size..(at % size + len).min(size);
     let editor = image.bitmaps().unwrap().editor().unwrap();
     match change {
-        Change::Disk(Op::Grow { by_sectors }) => grow(image, disk, truth, kind, *by_sectors, false),
+        Change::Disk(Op::Grow { by_sectors }) => grow(image, disk, truth, *by_sectors, false),
         Change::Grow { by_sectors, preallocate } => {
-            grow(image, disk, truth, kind, *by_sectors, *preallocate);
+            grow(image, disk, truth, *by_sectors, *preallocate);
+        }
+        Change::Disk(Op::Apply { .. }) if !truth.is_empty() => {
+            let Some(name) = disk.snapshot_names().first().cloned() else { return };
+            let wanted = SnapshotSelector::IdOrName(&name);
+            let error = image.snapshots().unwrap().editor().unwrap().apply(&wanted).unwrap_err();
+            assert_eq!(error.to_string(), "Device has active dirty bitmaps");
         }
         Change::Disk(op) => {
             apply(op, image, disk);
+            let size = disk.size_bytes();
+            for bitmap in truth.values_mut() {
+                let bits = usize::try_from(size.div_ceil(bitmap.granularity)).unwrap();
+                bitmap.bits.resize(bits, false);
+            }
             let changed = match op {
                 Op::Write { at, len, .. } | Op::Zero { at, len } | Op::Discard { at, len } => {
                     cut(*at, *len)
@@ -316,7 +327,6 @@ fn grow(
     image: &dyn BlockImage,
     disk: &mut rimg_testkit::ModelDisk,
     truth: &mut BTreeMap<u8, Truth>,
-    kind: &Kind,
     by_sectors: u64,
     preallocate: bool,
 ) {
@@ -327,9 +337,5 @@ fn grow(
     disk.resize(size);
     for bitmap in truth.values_mut() {
         bitmap.bits.resize(usize::try_from(size.div_ceil(bitmap.granularity)).unwrap(), false);
-        // What a longer image below holds is hidden by zeroes, which are written.
-        if bitmap.enabled && kind.backing_bytes > old {
-            bitmap.set(&(old..kind.backing_bytes.min(size)));
-        }
     }
 }
