@@ -21,6 +21,14 @@ pub(crate) enum CorruptKind {
     SlotState(u32),
     #[error("{0} stripes are not 4000")]
     Stripes(u32),
+    #[error("headers of {0} bytes are not possible")]
+    HeaderBytes(u64),
+    #[error("the header says that it lies at offset {0:#x}, where it does not")]
+    HeaderOffset(u64),
+    #[error("checksum does not fit")]
+    Checksum,
+    #[error("{0}")]
+    Json(String),
     #[error("key material at sector {0} overlaps the header")]
     InHeader(u32),
     #[error("key material at sector {0} overlaps that of another key slot")]

@@ -6,6 +6,7 @@ mod cipher;
 mod error;
 mod hash;
 pub mod luks1;
+pub mod luks2;
 mod pbkdf;
 mod random;
 #[cfg(test)]
