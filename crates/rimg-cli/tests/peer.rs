@@ -107,6 +107,16 @@ fn amend() {
     run_cases(include_str!("peer/amend.cases"));
 }
 
+#[test]
+fn dd() {
+    run_cases(include_str!("peer/dd.cases"));
+}
+
+#[test]
+fn bench() {
+    run_cases(include_str!("peer/bench.cases"));
+}
+
 fn run_cases(text: &str) {
     if !peer_is_there() {
         return;
@@ -323,8 +333,8 @@ fn outcome(program: &Path, folder: &Path, args: &[String]) -> Outcome {
 }
 
 /// Takes out what may differ: how the program is called, how much space a file system needs, how
-/// far the work was between its start and its end, when snapshots were taken, and numbers that
-/// qemu-img draws.
+/// far the work was between its start and its end, how long it took, when snapshots were taken,
+/// and numbers that qemu-img draws.
 fn neutral(text: &str, program: &str) -> String {
     let mut neutral = String::new();
     let is_step = |piece: &&str| {
@@ -337,6 +347,7 @@ fn neutral(text: &str, program: &str) -> String {
             space if space.starts_with("disk size: ") => {
                 let _ = writeln!(neutral, "{:indent$}disk size: N", "");
             }
+            time if time.starts_with("Run completed in ") => neutral.push_str("Run completed\n"),
             space if space.starts_with("\"actual-size\": ") => {
                 let _ = writeln!(neutral, "{:indent$}\"actual-size\": N,", "");
             }

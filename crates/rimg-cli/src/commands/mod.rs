@@ -1,12 +1,14 @@
 //! The sub-commands, one file each.
 
 mod amend;
+mod bench;
 mod bitmap;
 mod check;
 mod commit;
 mod compare;
 mod convert;
 mod create;
+mod dd;
 mod info;
 mod map;
 mod measure;
@@ -38,12 +40,14 @@ pub(crate) struct Command {
 /// Every command there is, in the order of help.
 pub(crate) const ALL: &[Command] = &[
     amend::COMMAND,
+    bench::COMMAND,
     bitmap::COMMAND,
     check::COMMAND,
     commit::COMMAND,
     compare::COMMAND,
     convert::COMMAND,
     create::COMMAND,
+    dd::COMMAND,
     info::COMMAND,
     map::COMMAND,
     measure::COMMAND,
@@ -53,7 +57,7 @@ pub(crate) const ALL: &[Command] = &[
 ];
 
 /// The commands of qemu-img that are not here.
-pub(crate) const MISSING: &[&str] = &["bench", "dd"];
+pub(crate) const MISSING: &[&str] = &[];
 
 /// Flags that several commands have.
 mod common {
@@ -111,13 +115,18 @@ fn output_form(value: &OsStr) -> Result<Form, Stop> {
         .ok_or_else(|| Stop::Advice(format!("--output expects 'human' or 'json' not '{value}'")))
 }
 
-/// A number of bytes called `what` between `range`'s ends.
+/// A number of bytes called `what` between 0 and `max`.
 fn ranged_size(what: &str, value: &OsStr, max: u64) -> Result<u64, Stop> {
+    size_between(what, value, 0, max)
+}
+
+/// A number, with a suffix if need be, called `what` between `min` and `max`.
+fn size_between(what: &str, value: &OsStr, min: u64, max: u64) -> Result<u64, Stop> {
     let value = text(value);
     match parse_size(&value) {
-        Ok(bytes) if bytes <= max => Ok(bytes),
+        Ok(bytes) if (min..=max).contains(&bytes) => Ok(bytes),
         Ok(_) | Err(SizeError::OutOfRange) => {
-            Err(Stop::failed(format!("Invalid {what} specified. Must be between 0 and {max}.")))
+            Err(Stop::failed(format!("Invalid {what} specified. Must be between {min} and {max}.")))
         }
         Err(SizeError::Malformed) => {
             Err(Stop::failed(format!("Invalid {what} specified: '{value}'.")))
