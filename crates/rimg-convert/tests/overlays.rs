@@ -24,7 +24,7 @@ type LayerSpec = (&'static str, u64, &'static [(&'static str, &'static str)]);
 /// Chains of three, the base first, and another image to lie on.
 const CHAINS: &[[LayerSpec; 4]] = &[
     [
-        ("raw", 2 << 20, &[]),
+        ("raw", 3 << 20, &[]),
         ("qcow2", 2 << 20, &[("cluster_size", "4096")]),
         ("qcow2", (4 << 20) - 1536, &[]),
         ("qcow2", 4 << 20, &[("cluster_size", "2097152")]),
