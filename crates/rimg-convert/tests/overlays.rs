@@ -295,7 +295,8 @@ fn a_commit_that_fails_loses_nothing() {
 #[test]
 fn a_crash_while_rebasing_loses_nothing() {
     for_chains(|seed, chain| {
-        if seed > 6 {
+        // Each state is read in full: a chain of a kind has to do.
+        if seed > 6 || seed % 2 == 0 {
             return;
         }
         let chain = chain();
@@ -304,7 +305,8 @@ fn a_crash_while_rebasing_loses_nothing() {
         chain.rebase(None, false).unwrap();
         let mut states = 0;
         // One in so many: each is read in full.
-        for state in recording.crash_states(1, seed).step_by(23) {
+        let step = recording.position() / 20 + 1;
+        for state in recording.crash_states(1, seed).step_by(step) {
             let what = format!("seed {seed}, after {} records, {:?}", state.prefix, state.fates);
             chain.dir.put("top", state.storage);
             chain.assert_shows("top", &chain.views[2], true, &what);
@@ -335,7 +337,8 @@ impl Hook for After {
 #[test]
 fn a_crash_while_committing_loses_nothing() {
     for_chains(|seed, chain| {
-        if seed > 6 {
+        // Each state is read in full: a chain of a kind has to do.
+        if seed > 6 || seed % 2 == 0 {
             return;
         }
         let chain = chain();
@@ -352,7 +355,8 @@ fn a_crash_while_committing_loses_nothing() {
         // While the base is written, the overlay is as it was.
         let committed: Arc<dyn Storage> = Arc::new(chain.copy("mid"));
         chain.dir.put("top", before);
-        for state in base.crash_states(1, seed).step_by(29) {
+        let step = base.position() / 20 + 1;
+        for state in base.crash_states(1, seed).step_by(step) {
             let what = format!("seed {seed}, base after {} records", state.prefix);
             chain.dir.put("mid", state.storage);
             chain.assert_shows("top", &chain.views[2], true, &what);

@@ -99,6 +99,8 @@ const FLAGS: &[(Key, Flag)] = &[
 #[derive(Default)]
 struct Args {
     how: How,
+    /// Of the new image below: what is written is not shared.
+    force_share: bool,
     image_opts: bool,
     quiet: bool,
     progress: bool,
@@ -125,7 +127,7 @@ fn run(run: &mut Run<'_>, words: Vec<OsString>) -> Result<u8, Stop> {
             Key::BackingCache => args.backing_cache = Some(text(&value)),
             Key::Unsafe => args.name_only = true,
             Key::Compress => args.compress = true,
-            Key::ForceShare => args.how.force_share = true,
+            Key::ForceShare => args.force_share = true,
             Key::Object => add_object(&mut args.how.options, &text(&value))?,
         }
         Ok(())
@@ -153,7 +155,7 @@ fn rebase_image(args: &mut Args, filename: &OsString, watch: &Watch<'_>) -> Resu
     args.how.backing = !args.name_only;
     let below = How {
         format: args.backing_format.clone(),
-        force_share: args.how.force_share,
+        force_share: args.force_share,
         cache: images::source_cache(args.backing_cache.as_deref())?,
         ..How::default()
     };
