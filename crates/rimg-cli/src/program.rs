@@ -111,12 +111,6 @@ impl Run<'_> {
         self.program.say(text);
     }
 
-    /// Prints to standard error, without the program's name.
-    pub(crate) fn warn(&self, text: &str) {
-        // Nothing can be done when standard error is closed.
-        let _ = writeln!(io::stderr(), "{text}");
-    }
-
     /// Prints to standard output.
     pub(crate) fn print(&mut self, text: &str) -> Result<(), Stop> {
         self.out.write_all(text.as_bytes()).map_err(Stop::Output)

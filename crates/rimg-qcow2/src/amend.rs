@@ -15,7 +15,7 @@ use crate::image::{Access, Qcow2Image};
 use crate::spec;
 use options::AmendOptions;
 use rimg_core::{Amend, AmendProgress, Preallocation, RawOptions, Resize as _, Result};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 impl Amend for Qcow2Image {
     fn amend(
@@ -25,7 +25,7 @@ impl Amend for Qcow2Image {
         progress: &mut AmendProgress<'_>,
     ) -> Result<()> {
         let _claim = self.claim_disk()?;
-        self.flush_all()?;
+        self.finish_all()?;
         let mut state = self.lock()?;
         let snapshots = self.read_snapshots(&state.header)?;
         let wanted = AmendOptions::parse(options, &state.header, &snapshots)?;
@@ -67,9 +67,13 @@ impl Qcow2Image {
         let mut image = driver::assemble(file, data_file, header, Access::Write, self.limits)?;
         image.backing = self.backing.as_ref().map(Arc::clone);
         image.backing_left_out = self.backing_left_out;
+        image.encryption.clone_from(&self.encryption);
         change(&image)?;
-        image.flush_all()?;
-        Ok(image.lock()?.header.clone())
+        if image.lock().is_ok() {
+            image.finish_all()?;
+        }
+        let state = image.state.into_inner();
+        Ok(state.unwrap_or_else(PoisonError::into_inner).header)
     }
 
     fn upgrade(&self) -> Result<()> {

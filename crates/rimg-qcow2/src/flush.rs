@@ -67,17 +67,20 @@ impl Qcow2Image {
     /// Leaves nothing for the next one who opens the image to put right.
     pub(crate) fn finish_all(&self) -> Result<()> {
         self.flush_all()?;
-        let mut state = self.lock()?;
-        if state.postpones_refcounts() {
-            self.write_refcount_blocks(&mut state)?;
-            self.barrier(&state)?;
-            self.write_refcount_table(&mut state)?;
-            self.barrier(&state)?;
-            self.set_incompatible(&mut state, spec::incompatible::DIRTY, false)?;
-            drop(state);
-            self.sync()?;
+        self.stop_postponing(&mut *self.lock()?)
+    }
+
+    /// Brings refcounts that were postponed to the disk, and says there that they can be trusted.
+    pub(crate) fn stop_postponing(&self, state: &mut State) -> Result<()> {
+        if !state.postpones_refcounts() {
+            return Ok(());
         }
-        Ok(())
+        self.write_refcount_blocks(state)?;
+        self.barrier(state)?;
+        self.write_refcount_table(state)?;
+        self.barrier(state)?;
+        self.set_incompatible(state, spec::incompatible::DIRTY, false)?;
+        self.sync()
     }
 
     /// Before the first change of a table with lazy refcounts: says on disk that refcounts are not

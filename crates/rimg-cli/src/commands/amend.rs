@@ -96,7 +96,7 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
     how.cache = images::target_cache(Some(&cache))?;
     let name = ImageName::parse(name, image_opts, &mut how)?;
     let opened = images::open(&name, &how)?;
-    images::warn_of_probed_raw(run, &name, &how, &opened);
+    opened.warn_if_guessed();
     if list.wants_help() {
         return print_options(run, opened.format());
     }

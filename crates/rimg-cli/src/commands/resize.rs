@@ -105,7 +105,7 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
     let wanted = wanted(&text(size))?;
     let name = ImageName::parse(name, image_opts, &mut how)?;
     let opened = images::open(&name, &how)?;
-    images::warn_of_probed_raw(run, &name, &how, &opened);
+    opened.warn_if_guessed();
     let old = opened.disk().size_bytes().cast_signed();
     // As qemu-img adds them: what does not fit is below zero, and refused.
     let new = match wanted {

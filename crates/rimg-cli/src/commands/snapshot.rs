@@ -126,7 +126,7 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
     how.writable = action != Action::List;
     let name = ImageName::parse(name, image_opts, &mut how)?;
     let opened = images::open(&name, &how)?;
-    images::warn_of_probed_raw(run, &name, &how, &opened);
+    opened.warn_if_guessed();
     match action {
         Action::List => list(run, &opened)?,
         Action::Create(name) => create(&opened, &name)?,

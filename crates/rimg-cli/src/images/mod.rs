@@ -11,7 +11,6 @@ pub(crate) use create::{
 pub(crate) use name::{ImageName, combine};
 pub(crate) use open::{
     How, KEY_SECRET, Opened, image_cache, open, open_or_reason, source_cache, target_cache,
-    warn_of_probed_raw,
 };
 
 use rimg::{FORMATS, FormatInfo, driver};

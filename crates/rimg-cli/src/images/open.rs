@@ -4,7 +4,6 @@ use crate::images::format;
 use crate::images::name::{ImageName, combine};
 use crate::message::{Stop, describe, describe_io};
 use crate::output::info::FileReport;
-use crate::program::Run;
 use rimg::{
     BlockImage, CacheMode, Dependency, DependencyRole, Error, FileError, Grant, ImageInfo,
     LocalFiles, LockConflict, MemoryStorage, OpenedImage, Opener, Policy as _, RawOptions,
@@ -141,20 +140,6 @@ pub(crate) fn open_or_reason(name: &ImageName, how: &How) -> Result<Opened, Stri
             Ok(Opened { image, filename: name.shown().to_owned() })
         }
         Err(FileError { source, .. }) => Err(reason(&source, name.shown())),
-    }
-}
-
-/// A guest could have written the header of another format to its raw disk: who writes to a file
-/// that was only taken for raw is told so.
-pub(crate) fn warn_of_probed_raw(run: &Run<'_>, name: &ImageName, how: &How, opened: &Opened) {
-    if how.writable && how.format.is_none() && opened.format() == "raw" {
-        run.warn(&format!(
-            "WARNING: Image format was not specified for '{}' and probing guessed raw.\n         \
-             Automatically detecting the format is dangerous for raw images, write operations on \
-             block 0 will be restricted.\n         \
-             Specify the 'raw' format explicitly to remove the restrictions.",
-            name.shown()
-        ));
     }
 }
 

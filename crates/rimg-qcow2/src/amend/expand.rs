@@ -7,6 +7,7 @@
 #![warn(clippy::indexing_slicing)]
 
 use crate::cache::read_padded;
+use crate::error::FORMAT;
 use crate::image::{Qcow2Image, State};
 use crate::snapshot::Branch;
 use crate::spec;
@@ -28,6 +29,10 @@ impl Qcow2Image {
     pub(super) fn expand_zeroes(&self, progress: &mut AmendProgress<'_>) -> Result<()> {
         let mut state = self.lock()?;
         let state = &mut *state;
+        if self.encryption.is_some() && state.header.backing_name.is_some() {
+            let feature = "version 2 of an encrypted image above another one".into();
+            return Err(Error::Unsupported { format: FORMAT, feature });
+        }
         let mut tables: BTreeSet<u64> = BTreeSet::new();
         let mut branches: Vec<Branch> = self.branches(&state.l1, state.header.l1_offset)?;
         for entry in self.read_snapshots(&state.header)? {
@@ -67,6 +72,8 @@ impl Qcow2Image {
             let cluster = g.cluster_index(host);
             // A place that another table knows may hold data for it.
             let is_own = host != 0 && state.allocator_mut()?.live_refcount(cluster)? <= users;
+            // Zeroes on disk are no zeroes once they are decrypted.
+            let is_own = is_own && self.encryption.is_none();
             let new = if is_own {
                 self.zero_cluster(host)?;
                 old & !spec::ZERO

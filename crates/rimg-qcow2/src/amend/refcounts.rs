@@ -43,8 +43,9 @@ impl Qcow2Image {
             header.refcount_table_clusters = u32::try_from(room.table.clusters).unwrap_or(u32::MAX);
         })?;
         self.free_in(new, &room, &old)?;
+        self.barrier(state)?;
         // The counts of the old width are of no use any more.
-        state.allocator = None;
+        state.is_outdated = true;
         Ok(())
     }
 

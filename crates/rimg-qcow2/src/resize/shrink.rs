@@ -15,6 +15,7 @@ impl Qcow2Image {
         let state = &mut *state;
         let going = self.unlink_behind(state, size_bytes)?;
         self.catch_up(state)?;
+        self.stop_postponing(state)?;
         self.barrier(state)?;
         self.write_size(state, size_bytes)?;
         self.barrier(state)?;

@@ -34,11 +34,16 @@ impl Qcow2Image {
         let state = &mut *state;
         self.refuse_bitmaps(state)?;
         self.catch_up(state)?;
+        self.stop_postponing(state)?;
         let entries = self.read_snapshots(&state.header)?;
         let place = select(&entries, wanted);
         let Some(entry) = place.and_then(|place| entries.get(place)) else { return Ok(false) };
         let mut l1 = self.checked_l1(state, entry)?;
         self.check_size(entry)?;
+        if entry.info.disk_size_bytes != self.size_bytes() {
+            self.begin_resizing_bitmaps(state)?;
+        }
+        self.note_change(state, &(0..self.size_bytes()))?;
         let (coming, going) = self.differing_branches(state, &l1, entry)?;
         self.validate(&going)?;
         for word in &mut l1 {

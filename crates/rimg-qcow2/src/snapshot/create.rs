@@ -25,6 +25,7 @@ impl Qcow2Image {
         let mut state = self.lock()?;
         let state = &mut *state;
         self.catch_up(state)?;
+        self.stop_postponing(state)?;
         let mut entries = self.read_snapshots(&state.header)?;
         self.refuse_more_than(num::to_u64(entries.len()).saturating_add(1))?;
         let info = SnapshotInfo {

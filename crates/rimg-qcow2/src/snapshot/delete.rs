@@ -22,6 +22,7 @@ impl Qcow2Image {
         let mut state = self.lock()?;
         let state = &mut *state;
         self.catch_up(state)?;
+        self.stop_postponing(state)?;
         let mut entries = self.read_snapshots(&state.header)?;
         let Some(place) = select(&entries, wanted) else { return Ok(false) };
         let gone: SnapshotEntry = entries.remove(place);
