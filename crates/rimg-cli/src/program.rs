@@ -182,9 +182,6 @@ fn own_flags(program: &Program, args: VecDeque<OsString>) -> Result<Option<Chose
     let name = name.to_string_lossy();
     match commands::ALL.iter().find(|command| command.help.name == name) {
         Some(command) => Ok(Some((command, operands.collect()))),
-        None if commands::MISSING.contains(&name.as_ref()) => {
-            Err(Stop::failed(format!("rimg does not have the command '{name}' of qemu-img yet")))
-        }
         None => Err(Stop::Advice(format!("Command not found: {name}"))),
     }
 }

@@ -56,9 +56,6 @@ pub(crate) const ALL: &[Command] = &[
     snapshot::COMMAND,
 ];
 
-/// The commands of qemu-img that are not here.
-pub(crate) const MISSING: &[&str] = &[];
-
 /// Flags that several commands have.
 mod common {
     use crate::args::Flag;
