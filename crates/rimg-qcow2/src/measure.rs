@@ -182,8 +182,9 @@ mod tests {
         let none = measured(1 << 30, RawOptions::new(), &[]).0;
         let runs = [0..512, 1024..65_536, 65_536..65_537, 131_071..131_073, 5 << 20..6 << 20];
         assert_eq!(measured(1 << 30, RawOptions::new(), &runs).0, none + (19 << 16));
-        let behind = [(1 << 30) - 1..(1 << 30) + (5 << 20)];
-        assert_eq!(measured(1 << 30, RawOptions::new(), &behind).0, none + (1 << 16));
+        let behind = (1 << 30) - 1..(1 << 30) + (5 << 20);
+        let behind = core::slice::from_ref(&behind);
+        assert_eq!(measured(1 << 30, RawOptions::new(), behind).0, none + (1 << 16));
     }
 
     #[test]

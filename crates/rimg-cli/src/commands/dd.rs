@@ -146,6 +146,8 @@ fn split(operand: &OsStr) -> (OsString, Option<OsString>) {
 }
 
 fn copy(run: &Run<'_>, mut args: Args, input: &OsStr, output: &OsStr) -> Result<(), Stop> {
+    // A name may add what only the input is to be told.
+    let secrets = args.how.options.clone();
     let name = ImageName::parse(input, args.image_opts, &mut args.how)?;
     let source = images::open(&name, &args.how)?;
     let format = args.target_format.clone().unwrap_or_else(|| "raw".to_owned());
@@ -169,7 +171,7 @@ fn copy(run: &Run<'_>, mut args: Args, input: &OsStr, output: &OsStr) -> Result<
         backing: None,
         backing_format: None,
         compress: false,
-        secrets: &args.how.options,
+        secrets: &secrets,
     };
     let size = range.end.saturating_sub(range.start);
     let planned = images::plan_target(output, &format, wishes, size).map_err(Stop::failed)?;

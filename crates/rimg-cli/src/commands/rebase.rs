@@ -157,6 +157,7 @@ fn rebase_image(args: &mut Args, filename: &OsString, watch: &Watch<'_>) -> Resu
         format: args.backing_format.clone(),
         force_share: args.force_share,
         cache: images::source_cache(args.backing_cache.as_deref())?,
+        options: args.how.options.clone(),
         ..How::default()
     };
     let name = ImageName::parse(filename, args.image_opts, &mut args.how)?;
