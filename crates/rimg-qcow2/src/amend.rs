@@ -21,7 +21,7 @@ impl Amend for Qcow2Image {
     fn amend(
         &self,
         options: &RawOptions,
-        _force: bool,
+        force: bool,
         progress: &mut AmendProgress<'_>,
     ) -> Result<()> {
         let _claim = self.claim_disk()?;
@@ -29,6 +29,10 @@ impl Amend for Qcow2Image {
         let mut state = self.lock()?;
         let snapshots = self.read_snapshots(&state.header)?;
         let wanted = AmendOptions::parse(options, &state.header, &snapshots)?;
+        let slots = self.key_slot_change(options, &state.header, force)?;
+        if let Some(change) = &slots {
+            self.change_key_slots(&state.header, change)?;
+        }
         if wanted.is_nothing(&state.header) {
             return Ok(());
         }

@@ -5,6 +5,7 @@
 //! clusters and all metadata are plain.
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
+mod amend;
 mod create;
 mod data;
 
@@ -22,6 +23,8 @@ use std::sync::Mutex;
 
 /// The options of an open image, and of a new one, start with this.
 const PREFIX: &str = "encrypt.";
+/// So long trying a passphrase takes where nothing else is asked for.
+const DEFAULT_ITER_TIME_MS: u64 = 2000;
 pub(crate) const KEY_SECRET: &str = "encrypt.key-secret";
 const FORMAT_OPTION: &str = "encrypt.format";
 
@@ -31,6 +34,8 @@ pub(crate) struct Encryption {
     method: Method,
     /// Missing where the image was opened to be inspected.
     cipher: Option<SectorCipher>,
+    /// The key that LUKS keeps, for further key slots.
+    master_key: Option<Secret>,
     /// Taken by writers of less than a sector: the rest of it has to be read before.
     part_of_sector: Mutex<()>,
 }
@@ -69,21 +74,21 @@ impl Encryption {
         let passphrase = || passphrase(how.options);
         // Whoever only looks needs no key, but a passphrase that is given has to be right.
         let wants_key = access != Access::Inspect || how.options.value(KEY_SECRET).is_some();
-        let (method, cipher) = if header.crypt_method == spec::crypt::AES {
+        let (method, cipher, master_key) = if header.crypt_method == spec::crypt::AES {
             let cipher = if wants_key { Some(aes_cipher(passphrase()?)?) } else { None };
-            (Method::Aes, cipher)
+            (Method::Aes, cipher, None)
         } else {
             let (luks, at) = read_luks(file, header)?;
-            let cipher = if wants_key {
+            let (cipher, key) = if wants_key {
                 let opened = luks.unlock(file, at, passphrase()?, &how.limits)?;
-                let opened = opened.ok_or_else(wrong_passphrase)?;
-                Some(luks.data_cipher(&opened.master_key)?)
+                let key = opened.ok_or_else(wrong_passphrase)?.master_key;
+                (Some(luks.data_cipher(&key)?), Some(key))
             } else {
-                None
+                (None, None)
             };
-            (Method::Luks(Box::new(luks)), cipher)
+            (Method::Luks(Box::new(luks)), cipher, key)
         };
-        Ok(Some(Self { method, cipher, part_of_sector: Mutex::new(()) }))
+        Ok(Some(Self { method, cipher, master_key, part_of_sector: Mutex::new(()) }))
     }
 
     /// What `info` says of it, under the names and in the order of QEMU's JSON.
@@ -156,13 +161,32 @@ fn check_format(actual: Option<&str>, options: &RawOptions) -> Result<()> {
     Err(Error::InvalidOption { option: FORMAT_OPTION, reason })
 }
 
-/// The secret that the options name.
+/// The secret that the options name as the passphrase.
 fn passphrase(options: &RawOptions) -> Result<&Secret> {
-    let refuse = |reason: String| Error::InvalidOption { option: KEY_SECRET, reason };
-    let id = options
-        .value(KEY_SECRET)
-        .ok_or_else(|| refuse(format!("Parameter '{KEY_SECRET}' is required for cipher")))?;
-    options.secret(id).ok_or_else(|| refuse(format!("No secret with id '{id}'")))
+    if options.value(KEY_SECRET).is_none() {
+        let reason = format!("Parameter '{KEY_SECRET}' is required for cipher");
+        return Err(Error::InvalidOption { option: KEY_SECRET, reason });
+    }
+    secret(options, KEY_SECRET)
+}
+
+/// The secret that `option` names.
+fn secret<'o>(options: &'o RawOptions, option: &'static str) -> Result<&'o Secret> {
+    let id = options.value(option).unwrap_or_default();
+    options.secret(id).ok_or_else(|| {
+        let reason = format!("No secret with id '{id}'");
+        Error::InvalidOption { option, reason }
+    })
+}
+
+/// How long trying a passphrase shall take, in milliseconds.
+fn iter_time_ms(options: &RawOptions) -> Result<u64> {
+    let option = "encrypt.iter-time";
+    let Some(text) = options.value(option) else { return Ok(DEFAULT_ITER_TIME_MS) };
+    text.parse().map_err(|_| {
+        let reason = format!("Parameter '{option}' expects a number");
+        Error::InvalidOption { option, reason }
+    })
 }
 
 fn wrong_passphrase() -> Error {

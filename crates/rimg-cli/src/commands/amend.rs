@@ -115,7 +115,9 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
     };
     let mut shown = Progress::start(progress && !quiet, 1.0);
     shown.set(0.0);
-    let amended = amender.amend(&chosen.for_driver(&[]), force, &mut |done, total| {
+    let mut wanted = chosen.for_driver(&[]);
+    wanted.add_secrets_of(&how.options);
+    let amended = amender.amend(&wanted, force, &mut |done, total| {
         if done > 0 {
             shown.set(percent(done, total));
         }

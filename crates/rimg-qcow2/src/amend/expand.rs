@@ -29,10 +29,6 @@ impl Qcow2Image {
     pub(super) fn expand_zeroes(&self, progress: &mut AmendProgress<'_>) -> Result<()> {
         let mut state = self.lock()?;
         let state = &mut *state;
-        if self.encryption.is_some() && state.header.backing_name.is_some() {
-            let feature = "version 2 of an encrypted image above another one".into();
-            return Err(Error::Unsupported { format: FORMAT, feature });
-        }
         let mut tables: BTreeSet<u64> = BTreeSet::new();
         let mut branches: Vec<Branch> = self.branches(&state.l1, state.header.l1_offset)?;
         for entry in self.read_snapshots(&state.header)? {
@@ -45,7 +41,7 @@ impl Qcow2Image {
         let mut batch = Batch::default();
         for (done, branch) in (0..).zip(branches) {
             progress(done, total);
-            self.expand_table(state, branch.table, &mut batch)?;
+            self.expand_table(state, branch, &mut batch)?;
             if batch.tables.len() >= TABLES_AT_ONCE {
                 self.write_batch(state, &mut batch)?;
             }
@@ -55,14 +51,17 @@ impl Qcow2Image {
         Ok(())
     }
 
-    fn expand_table(&self, state: &mut State, at: u64, batch: &mut Batch) -> Result<()> {
+    fn expand_table(&self, state: &mut State, branch: Branch, batch: &mut Batch) -> Result<()> {
         let g = self.geometry;
+        let at = branch.table;
+        let first_guest = num::to_u64(branch.index).saturating_mul(g.l2_coverage_bytes());
         let has_backing = state.header.backing_name.is_some();
         let mut table = vec![0; num::to_usize(g.cluster_bytes())?];
         read_padded(self.file.as_ref(), &mut table, at).map_err(Error::io("read L2 table", at))?;
         let users = state.allocator_mut()?.live_refcount(g.cluster_index(at))?;
         let mut changed = false;
-        for place in table.chunks_exact_mut(8) {
+        for (index, place) in (0_u64..).zip(table.chunks_exact_mut(8)) {
+            let guest = first_guest.saturating_add(g.cluster_offset(index));
             let Some(descriptor) = place.first_chunk_mut::<8>() else { continue };
             let old = u64::from_be_bytes(*descriptor);
             if old & spec::COMPRESSED != 0 || old & spec::ZERO == 0 {
@@ -72,13 +71,11 @@ impl Qcow2Image {
             let cluster = g.cluster_index(host);
             // A place that another table knows may hold data for it.
             let is_own = host != 0 && state.allocator_mut()?.live_refcount(cluster)? <= users;
-            // Zeroes on disk are no zeroes once they are decrypted.
-            let is_own = is_own && self.encryption.is_none();
             let new = if is_own {
-                self.zero_cluster(host)?;
+                self.zero_cluster(guest, host)?;
                 old & !spec::ZERO
             } else if has_backing {
-                self.zeroed_cluster(state, users)?
+                self.zeroed_cluster(state, guest, users)?
             } else {
                 0
             };
@@ -95,7 +92,7 @@ impl Qcow2Image {
     }
 
     /// A new cluster of zeroes that `users` tables lead to.
-    fn zeroed_cluster(&self, state: &mut State, users: u64) -> Result<u64> {
+    fn zeroed_cluster(&self, state: &mut State, guest: u64, users: u64) -> Result<u64> {
         let (run, _) = self.allocate(state, 1)?;
         let host = self.geometry.cluster_offset(run.first);
         for _ in 1..users {
@@ -104,11 +101,16 @@ impl Qcow2Image {
                 return Err(Error::Limit { what: "refcount", needed: users, limit });
             }
         }
-        self.zero_cluster(host)?;
+        self.zero_cluster(guest, host)?;
         Ok(if users == 1 { host | spec::COPIED } else { host })
     }
 
-    fn zero_cluster(&self, host: u64) -> Result<()> {
+    fn zero_cluster(&self, guest: u64, host: u64) -> Result<()> {
+        if self.encryption.is_some() {
+            // QEMU writes zeroes as they are, which are none when they are decrypted.
+            let zeroes = vec![0; num::to_usize(self.geometry.cluster_bytes())?];
+            return self.store_data("zero cluster", &zeroes, guest, host);
+        }
         let end = host.saturating_add(self.geometry.cluster_bytes());
         self.file_writer()?
             .write_zeroes_at(host..end, Zeroing::KeepAllocated)

@@ -71,9 +71,6 @@ impl AmendOptions {
         let lazy = is_on(raw, "lazy_refcounts")?;
         let refcount = refcount(raw, header)?;
         check_backing(raw, header)?;
-        if raw.iter().any(|(name, _)| name.starts_with("encrypt.")) {
-            return check_encryption(header);
-        }
         check_data_file(raw, header)?;
         if version < 3 && lazy == Some(true) {
             return refuse(
@@ -186,16 +183,6 @@ fn check_backing(raw: &RawOptions, header: &Header) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// Key slots of encrypted images are not changed yet.
-fn check_encryption<T>(header: &Header) -> Result<T> {
-    match header.crypt_method {
-        spec::crypt::NONE => {
-            refuse("encrypt", "Can't amend encryption options - encryption not present")
-        }
-        _ => refuse("encrypt", "Only LUKS encryption options can be amended for qcow2 with rimg"),
-    }
 }
 
 fn check_data_file(raw: &RawOptions, header: &Header) -> Result<()> {

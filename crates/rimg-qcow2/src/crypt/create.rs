@@ -11,9 +11,6 @@ use rimg_crypto::{
     CipherAlgorithm, CipherError, CipherMode, CipherSpec, Hash, IvGenerator, OsRandom,
 };
 
-/// So long trying a passphrase takes where nothing else is asked for, in milliseconds.
-const DEFAULT_ITER_TIME: u64 = 2000;
-
 /// How a new image is encrypted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum NewEncryption {
@@ -66,16 +63,7 @@ impl NewEncryption {
         let iv = choice(raw, "encrypt.ivgen-alg", &[], IvGenerator::from_name)?;
         let iv_hash = choice(raw, "encrypt.ivgen-hash-alg", FOREIGN_HASHES, Hash::from_name)?;
         let hash = choice(raw, "encrypt.hash-alg", FOREIGN_HASHES, Hash::from_name)?;
-        let iter_time_ms = match raw.value("encrypt.iter-time") {
-            None => DEFAULT_ITER_TIME,
-            Some(text) => match text.parse() {
-                Ok(time) => time,
-                Err(_) => {
-                    let reason = "Parameter 'encrypt.iter-time' expects a number";
-                    return refuse("encrypt.iter-time", reason);
-                }
-            },
-        };
+        let iter_time_ms = super::iter_time_ms(raw)?;
         let iv = iv.unwrap_or(IvGenerator::Plain64);
         let essiv_hash = (iv == IvGenerator::Essiv).then_some(Hash::Sha256);
         let volume = NewVolume {

@@ -13,6 +13,8 @@ use std::fs;
 const MIB: u64 = 1 << 20;
 const SECRET: &str = "secret,id=s,data=swordfish";
 const AES: &str = "encrypt.format=aes,encrypt.key-secret=s";
+/// What lies below shows where a cluster is taken away, so that clusters of zeroes are needed.
+const BACKING: &str = ",backing_file=base,backing_fmt=raw";
 const LUKS: &str = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=1";
 /// Where key material of the first slot lies in a LUKS header.
 const MATERIAL: usize = 4096;
@@ -239,5 +241,31 @@ fn refusals_are_in_qemu_imgs_words() {
                 Err(other) => panic!("{opts}: {other}"),
             }
         }
+    }
+}
+
+/// Version 2 has no word for zeroes: they become data, which has to be encrypted as all data is.
+#[test]
+fn zeroes_stay_zeroes_in_version_2() {
+    let Some(qemu) = Peer::qemu_img() else { return };
+    for (line, backing) in [(AES, ""), (LUKS, ""), (AES, BACKING), (LUKS, BACKING)] {
+        let (dir, folder) = prepared(&GuestContents::new(5, 512));
+        folder.create("r", MIB, &with_secret(&format!("{line}{backing}"))).unwrap();
+        let image = open(&folder, "r", true, &key()).unwrap();
+        let writer = image.writer().unwrap();
+        writer.write_at(&vec![7; 1 << 20], 0).unwrap();
+        writer.write_zeroes_at(131_072..262_144).unwrap();
+        writer.flush().unwrap();
+        let amender = image.amender().unwrap();
+        amender.amend(&options("compat=0.10"), false, &mut |_, _| ()).unwrap();
+        image.close().unwrap();
+        let mut wanted = vec![7; 1 << 20];
+        wanted[131_072..262_144].fill(0);
+        fs::write(folder.path("wanted"), &wanted).unwrap();
+        let opts = "driver=qcow2,encrypt.key-secret=s,file.filename=r";
+        let raw = "driver=raw,file.filename=wanted";
+        let compared =
+            qemu.in_dir(&dir).ok(["compare", "--object", SECRET, "--image-opts", opts, raw]);
+        assert_eq!(compared, "Images are identical.\n", "{line}{backing}");
     }
 }
