@@ -4,7 +4,8 @@ use super::input::Input;
 use crate::guest::GuestContents;
 use crate::{MemoryDir, MemoryStorage, ModelDisk, Rng};
 use rimg_core::{
-    BlockImage, Error, FormatDriver, FormatInfo, Preallocation, RawOptions, Repair, Result,
+    BlockImage, Error, FormatDriver, FormatInfo, NewSnapshot, Preallocation, RawOptions, Repair,
+    Result, SnapshotSelector,
 };
 use std::ops::Range;
 use std::sync::Arc;
@@ -48,6 +49,7 @@ pub fn ops(drivers: &'static [&'static dyn FormatDriver], input: &[u8]) {
     image.close().unwrap();
     let image = open(false);
     model.assert_same(image.as_ref(), "opened again");
+    model.assert_same_snapshots(image.as_ref(), "opened again");
     assert_sound(image.as_ref());
 }
 
@@ -123,7 +125,10 @@ fn operate(operation: u8, image: &dyn BlockImage, model: &mut ModelDisk, input: 
         11 => resize(image, model, input),
         12 => writer.flush().unwrap(),
         13 => compare(image, model, input.range(size, MAX_CHANGE_BYTES)),
-        _ => walk(image),
+        _ => {
+            walk(image);
+            snapshots(image, model, input);
+        }
     }
 }
 
@@ -170,6 +175,49 @@ fn resize(image: &dyn BlockImage, model: &mut ModelDisk, input: &mut Input<'_>) 
     let Some(resizer) = image.resizer() else { return };
     if done(resizer.resize(size, how)) {
         model.resize(size);
+    }
+}
+
+/// Takes, applies, deletes or compares snapshots.
+fn snapshots(image: &dyn BlockImage, model: &mut ModelDisk, input: &mut Input<'_>) {
+    const MAX_SNAPSHOTS: usize = 6;
+    let choice = input.byte();
+    let Some(editor) = image.snapshots().and_then(|snapshots| snapshots.editor()) else { return };
+    let names: Vec<String> = model.snapshot_names().into_iter().map(str::to_owned).collect();
+    let place = usize::from(choice >> 2).checked_rem(names.len());
+    let wanted =
+        place.map(|place| SnapshotSelector::Fields { id: None, name: Some(&names[place]) });
+    match (choice % 4, place, wanted) {
+        (0, _, _) if names.len() < MAX_SNAPSHOTS => {
+            // No name comes twice, so that it says which snapshot is meant.
+            let name = (0..).map(|n| n.to_string()).find(|name| !names.contains(name)).unwrap();
+            let new = NewSnapshot { name: &name, ..NewSnapshot::default() };
+            if counted(editor.create(&new)).is_some() {
+                model.take_snapshot(name);
+            }
+        }
+        (1, Some(place), Some(wanted)) => {
+            if let Some(found) = counted(editor.apply(&wanted)) {
+                assert!(found, "no snapshot {wanted:?}");
+                model.apply_snapshot(place);
+            }
+        }
+        (2, Some(place), Some(wanted)) => {
+            if let Some(found) = counted(editor.delete(&wanted)) {
+                assert!(found, "no snapshot {wanted:?}");
+                model.delete_snapshot(place);
+            }
+        }
+        _ => model.assert_same_snapshots(image, "on the way"),
+    }
+}
+
+/// `None` for what the format does not do, and where its counts are too narrow.
+fn counted<T>(result: Result<T>) -> Option<T> {
+    match result {
+        Ok(done) => Some(done),
+        Err(Error::Unsupported { .. } | Error::Limit { what: "refcount", .. }) => None,
+        Err(error) => panic!("{error:?}"),
     }
 }
 
