@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Sources that use every table of the target: there the numbers are no bounds but exact.
+/// Where all of the disk is data the number is exact. With holes it is a bound.
 #[test]
 fn the_converted_file_is_as_large_as_measured() {
     if Peer::qemu_img().is_none() {
@@ -39,13 +39,17 @@ fn the_converted_file_is_as_large_as_measured() {
             convert.extend([source, "made"]);
             run(env!("CARGO_BIN_EXE_rimg"), folder, &convert);
             let made = fs::metadata(folder.join("made")).unwrap().len();
-            assert_eq!(made, ours, "{source} {target:?}");
+            if source == "holes.raw" {
+                // Refcounts of what stays empty count as well, though nobody needs them.
+                assert!(made <= ours, "{source} {target:?}: {made} instead of {ours}");
+            } else {
+                assert_eq!(made, ours, "{source} {target:?}");
+            }
         }
     }
 }
 
-/// Every source has data in each stretch of 32 KiB, the least that one table maps, but for those
-/// that are told apart by no table in use at all.
+/// One has holes, but data in each stretch of 32 KiB, the least that one L2 table maps.
 fn make_sources(folder: &Path) {
     let bytes =
         |len: usize| -> Vec<u8> { (0..len).zip((1..=250).cycle()).map(|(_, byte)| byte).collect() };
