@@ -68,10 +68,11 @@ impl Qcow2Image {
     fn step(&self, header: Header, change: impl FnOnce(&Self) -> Result<()>) -> Result<Header> {
         let data_file = self.data_file.as_ref().map(Arc::clone);
         let file = Arc::clone(&self.file);
-        let mut image = driver::assemble(file, data_file, header, Access::Write, self.limits)?;
+        let encryption = self.encryption.clone();
+        let (access, limits) = (Access::Write, self.limits);
+        let mut image = driver::assemble(file, data_file, header, encryption, access, limits)?;
         image.backing = self.backing.as_ref().map(Arc::clone);
         image.backing_left_out = self.backing_left_out;
-        image.encryption.clone_from(&self.encryption);
         change(&image)?;
         if image.lock().is_ok() {
             image.finish_all()?;

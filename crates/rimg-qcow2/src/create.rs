@@ -139,7 +139,7 @@ fn complete(
     maps: bool,
 ) -> Result<Header> {
     let file = Arc::clone(file);
-    let image = driver::assemble(file, data_file, header, Access::Write, Limits::default())?;
+    let image = driver::assemble(file, data_file, header, None, Access::Write, Limits::default())?;
     // Nobody has seen the file yet: there is no order to keep.
     image.lock()?.relaxed = true;
     if maps {

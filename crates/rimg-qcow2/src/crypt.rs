@@ -73,7 +73,7 @@ impl Encryption {
         refuse_unknown(how.options)?;
         let passphrase = || passphrase(how.options);
         // Whoever only looks needs no key, but a passphrase that is given has to be right.
-        let wants_key = access != Access::Inspect || how.options.value(KEY_SECRET).is_some();
+        let wants_key = !access.is_metadata_only() || how.options.value(KEY_SECRET).is_some();
         let (method, cipher, master_key) = if header.crypt_method == spec::crypt::AES {
             let cipher = if wants_key { Some(aes_cipher(passphrase()?)?) } else { None };
             (Method::Aes, cipher, None)

@@ -97,18 +97,20 @@ pub(crate) fn open(file: Arc<dyn Storage>, how: &OpenOptions<'_>) -> Result<Qcow
         })?,
         None => None,
     };
-    let mut image = assemble(file, data_file, header, access, how.limits)?;
+    let encryption = encryption.map(Arc::new);
+    let mut image = assemble(file, data_file, header, encryption, access, how.limits)?;
     image.backing_left_out = image.backing_left_out && backing.is_none();
     image.backing = backing;
-    image.encryption = encryption.map(Arc::new);
     Ok(image)
 }
 
-/// An image from its parts, without the one below.
+/// An image from its parts, without the one below. Without its encryption, the data of an
+/// encrypted one must not be touched.
 pub(crate) fn assemble(
     file: Arc<dyn Storage>,
     data_file: Option<Arc<dyn Storage>>,
     header: Header,
+    encryption: Option<Arc<Encryption>>,
     access: Access,
     limits: Limits,
 ) -> Result<Qcow2Image> {
@@ -140,7 +142,7 @@ pub(crate) fn assemble(
         readers: Default::default(),
         flushing: Mutex::default(),
         decoders: Default::default(),
-        encryption: None,
+        encryption,
     })
 }
 

@@ -95,10 +95,11 @@ impl Qcow2Image {
         }
         let data_file = self.data_file.as_ref().map(Arc::clone);
         let file = Arc::clone(&self.file);
-        let mut view = driver::assemble(file, data_file, header, Access::Read, self.limits)?;
+        let encryption = self.encryption.clone();
+        let mut view =
+            driver::assemble(file, data_file, header, encryption, Access::Read, self.limits)?;
         view.backing = self.backing.as_ref().map(Arc::clone);
         view.backing_left_out = self.backing_left_out;
-        view.encryption = self.encryption.as_ref().map(Arc::clone);
         view.size_bytes.store(entry.info.disk_size_bytes, Ordering::Release);
         Ok(view)
     }

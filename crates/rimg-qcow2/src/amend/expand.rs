@@ -7,7 +7,6 @@
 #![warn(clippy::indexing_slicing)]
 
 use crate::cache::read_padded;
-use crate::error::FORMAT;
 use crate::image::{Qcow2Image, State};
 use crate::snapshot::Branch;
 use crate::spec;
