@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use rimg_core::{
-    BlockImage, Dependency, DependencyGate, Error, FormatDriver, Limits, OpenOptions, RawOptions,
-    Repair, Result, SnapshotSelector, Storage, StorageWrite as _,
+    BlockImage, Dependency, DependencyGate, Error, FormatDriver, Limits, NewSnapshot, OpenOptions,
+    Preallocation, RawOptions, Repair, Result, SnapshotSelector, Storage, StorageWrite as _,
 };
 use rimg_qcow2::DRIVER;
 use rimg_storage::MemoryStorage;
@@ -286,7 +286,7 @@ fn use_all(storage: &MemoryStorage, uses: Uses) -> bool {
         check(image.as_ref(), Repair::Nothing);
         // Each on a copy of its own: what comes next wants the damage.
         for repair in [Repair::Leaks, Repair::All] {
-            let image = not_misused(open_as(storage, true, true)).unwrap();
+            let image = open_as(storage, true, true).unwrap();
             check(image.as_ref(), repair);
             not_misused(image.close());
         }
@@ -319,9 +319,38 @@ fn use_all(storage: &MemoryStorage, uses: Uses) -> bool {
         }
         not_misused(writer.flush());
         edit_bitmaps(image.as_ref());
+        edit_snapshots(image.as_ref());
+        resize(image.as_ref());
+        amend(image.as_ref());
         not_misused(image.close());
     }
     true
+}
+
+fn edit_snapshots(image: &dyn BlockImage) {
+    let Some(snapshots) = image.snapshots() else { return };
+    let (Some(list), Some(editor)) = (not_misused(snapshots.list()), snapshots.editor()) else {
+        return;
+    };
+    not_misused(editor.create(&NewSnapshot { name: "new", ..NewSnapshot::default() }));
+    for snapshot in list.iter().take(2) {
+        let wanted = SnapshotSelector::IdOrName(&snapshot.id);
+        not_misused(editor.apply(&wanted));
+        not_misused(editor.delete(&wanted));
+    }
+}
+
+fn resize(image: &dyn BlockImage) {
+    let Some(resizer) = image.resizer() else { return };
+    let half = image.size_bytes() / 1024 * 512;
+    not_misused(resizer.resize(half, Preallocation::Off));
+    not_misused(resizer.resize(half.saturating_add(1 << 20), Preallocation::Off));
+}
+
+fn amend(image: &dyn BlockImage) {
+    let Some(amender) = image.amender() else { return };
+    let options = RawOptions::new().with("refcount_bits", "64");
+    not_misused(amender.amend(&options, false, &mut |_, _| {}));
 }
 
 fn edit_bitmaps(image: &dyn BlockImage) {
