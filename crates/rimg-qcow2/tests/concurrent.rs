@@ -89,6 +89,7 @@ fn four_threads_leave_the_disk_that_they_wrote() {
             refcount_bits: 16,
             zstd: seed == 2,
             data_file: false,
+            lazy_refcounts: seed % 2 == 1,
             backing_bytes: 300_000,
             size_bytes: 4 << 20,
         };
@@ -98,7 +99,8 @@ fn four_threads_leave_the_disk_that_they_wrote() {
         let start = Barrier::new(usize::try_from(THREADS).unwrap());
         let part = |thread: u64| {
             let edge = |n: u64| {
-                n * kind.size_bytes / THREADS / 512 * 512 + if n % 4 == 0 { 0 } else { 512 }
+                n * kind.size_bytes / THREADS / 512 * 512
+                    + if n.is_multiple_of(4) { 0 } else { 512 }
             };
             edge(thread)..edge(thread + 1)
         };

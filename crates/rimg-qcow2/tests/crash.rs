@@ -23,7 +23,7 @@ struct Moment {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(ProptestConfig::with_cases(common::cases(32)))]
 
     #[test]
     fn a_crash_loses_only_what_was_not_synced(

@@ -13,7 +13,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(common::cases(200)))]
 
     #[test]
     fn an_image_is_the_disk_that_was_written(kind in kinds(), ops in ops(60)) {
@@ -40,7 +40,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
+    #![proptest_config(ProptestConfig::with_cases(common::cases(100)))]
 
     #[test]
     fn an_encrypted_image_is_the_disk_that_was_written(
@@ -84,6 +84,7 @@ fn ten_thousand_steps_lead_where_they_should() {
             refcount_bits,
             zstd: seed % 2 == 0,
             data_file: false,
+            lazy_refcounts: seed % 2 == 1,
             backing_bytes: 500_000,
             size_bytes: 1 << 20,
         };

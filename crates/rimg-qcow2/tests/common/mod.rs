@@ -21,6 +21,8 @@ pub(crate) struct Kind {
     pub(crate) refcount_bits: u32,
     pub(crate) zstd: bool,
     pub(crate) data_file: bool,
+    /// Refcounts are postponed, under the dirty bit.
+    pub(crate) lazy_refcounts: bool,
     /// The length of a raw image below, in bytes; 0 for none.
     pub(crate) backing_bytes: u64,
     /// The size of the disk in bytes.
@@ -45,9 +47,12 @@ pub(crate) enum Op {
 
 /// All kinds that the format allows, with disks of a few megabytes.
 pub(crate) fn kinds() -> impl Strategy<Value = Kind> {
-    let cluster_bits = prop_oneof![Just(9_u32), Just(10), Just(12), Just(14), Just(16), Just(18)];
-    (cluster_bits, 0_u32..7, any::<[bool; 4]>(), 1_u64..4096, 0_u64..3000).prop_map(
-        |(cluster_bits, refcount_order, [a, b, c, d], sectors, backing_sectors)| {
+    let cluster_bits = prop_oneof![
+        2 => Just(9_u32), 2 => Just(10), 2 => Just(12), 2 => Just(14), 2 => Just(16), 2 => Just(18),
+        1 => Just(21),
+    ];
+    (cluster_bits, 0_u32..7, any::<[bool; 5]>(), 1_u64..4096, 0_u64..3000).prop_map(
+        |(cluster_bits, refcount_order, [a, b, c, d, e], sectors, backing_sectors)| {
             let version_2 = a && b;
             let extended_l2 = !version_2 && cluster_bits >= 14 && c;
             let data_file = !version_2 && d && a;
@@ -58,11 +63,17 @@ pub(crate) fn kinds() -> impl Strategy<Value = Kind> {
                 refcount_bits: if version_2 { 16 } else { 1 << refcount_order },
                 zstd: !version_2 && b,
                 data_file,
+                lazy_refcounts: !version_2 && e,
                 backing_bytes: if c { backing_sectors * 512 } else { 0 },
                 size_bytes: sectors * 512,
             }
         },
     )
+}
+
+/// How many random workloads a test tries: `RIMG_TEST_CASES`, or else `default`.
+pub(crate) fn cases(default: u32) -> u32 {
+    std::env::var("RIMG_TEST_CASES").map_or(default, |number| number.parse().unwrap())
 }
 
 /// Changes anywhere on a disk of any size: positions are cut to what is there when they are made.
@@ -107,6 +118,9 @@ pub(crate) fn create_with(dir: &MemoryDir, kind: &Kind, options: RawOptions) -> 
     }
     if kind.data_file {
         options.set("data_file", "data");
+    }
+    if kind.lazy_refcounts {
+        options.set("lazy_refcounts", "on");
     }
     if kind.backing_bytes > 0 {
         let below = rimg_testkit::guest::GuestContents::new(7, kind.backing_bytes).to_vec();
