@@ -43,7 +43,8 @@ pub trait SnapshotEdit: Send + Sync {
     /// Drops a snapshot, and frees what nobody else uses; `false` when none fits.
     ///
     /// # Errors
-    /// As for [`create`](Self::create).
+    /// [`Error::Misuse`](crate::Error::Misuse) while a disk from [`Snapshots::open`] is there
+    /// still; otherwise as for [`create`](Self::create).
     fn delete(&self, wanted: &SnapshotSelector<'_>) -> Result<bool>;
 }
 

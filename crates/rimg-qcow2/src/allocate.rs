@@ -420,18 +420,19 @@ impl Allocator {
     /// free clusters whose bytes the file need not keep.
     pub(crate) fn settle(&mut self, released: &[(u64, u64)]) -> Result<Vec<u64>> {
         let mut free = Vec::new();
+        let mut wrong = None;
         for (cluster, references) in released {
-            let count = self.refcount(*cluster)?;
-            let left = count.checked_sub(*references).ok_or_else(|| {
-                let at = self.geometry.cluster_offset(*cluster);
-                CorruptKind::RefcountZero(at).at("refcount block", "entry", self.entry_at(*cluster))
-            })?;
-            self.set_refcount(*cluster, left)?;
             match self.released.get_mut(cluster) {
                 // Released once more since the pass began.
                 Some(count) if *count > *references => *count = count.saturating_sub(*references),
                 _ => drop(self.released.remove(cluster)),
             }
+            let Some(left) = self.refcount(*cluster)?.checked_sub(*references) else {
+                // Nothing is gained by coming back to it: the rest is settled all the same.
+                wrong = Some(*cluster);
+                continue;
+            };
+            self.set_refcount(*cluster, left)?;
             if left > 0 {
                 self.to_discard.remove(cluster);
                 continue;
@@ -443,6 +444,10 @@ impl Allocator {
             if tail.is_some_and(|tail| self.geometry.cluster_index(tail) == *cluster) {
                 self.compressed_tail = None;
             }
+        }
+        if let Some(cluster) = wrong {
+            let kind = CorruptKind::RefcountZero(self.geometry.cluster_offset(cluster));
+            return Err(kind.at("refcount block", "entry", self.entry_at(cluster)));
         }
         Ok(free)
     }

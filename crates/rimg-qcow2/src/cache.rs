@@ -12,14 +12,21 @@ use std::io;
 /// No slice is larger than this.
 const MAX_SLICE_BYTES: u64 = 64 << 10;
 
-/// So many slices can become dirty between two looks at [`TableCache::is_full_of_dirty`].
+/// Beside the slices of whole new tables, so many can become dirty between two looks at
+/// [`TableCache::is_full_of_dirty`].
 const SPARE_SLICES: usize = 4;
+
+/// So many whole tables can be made between two looks: a refcount block, and the one that describes
+/// it.
+const SPARE_TABLES: u64 = 2;
 
 /// Slices of tables by their host offset.
 #[derive(Debug)]
 pub(crate) struct TableCache {
     slice_bytes: u64,
     capacity: usize,
+    /// How many slices have to be clean, or free, for the next change.
+    spare: usize,
     slots: Vec<Slot>,
     by_offset: HashMap<u64, usize>,
     /// The slot used last: walks stay within a slice for thousands of look-ups.
@@ -45,11 +52,13 @@ impl TableCache {
     /// slices).
     pub(crate) fn new(table_bytes: u64, budget_bytes: u64) -> Self {
         let slice_bytes = table_bytes.min(MAX_SLICE_BYTES);
-        let capacity =
-            usize::try_from(budget_bytes / slice_bytes).unwrap_or(usize::MAX).max(4 * SPARE_SLICES);
+        let new_tables = (table_bytes / slice_bytes).saturating_mul(SPARE_TABLES);
+        let spare = usize::try_from(new_tables).unwrap_or(usize::MAX).saturating_add(SPARE_SLICES);
+        let capacity = usize::try_from(budget_bytes / slice_bytes).unwrap_or(usize::MAX);
         Self {
             slice_bytes,
-            capacity,
+            capacity: capacity.max(spare.saturating_mul(3)),
+            spare,
             slots: Vec::new(),
             by_offset: HashMap::new(),
             recent: 0,
@@ -65,7 +74,7 @@ impl TableCache {
 
     /// Whether the next slices to come could find no clean one to replace.
     pub(crate) fn is_full_of_dirty(&self) -> bool {
-        self.dirty.saturating_add(SPARE_SLICES) > self.capacity
+        self.dirty.saturating_add(self.spare) > self.capacity
     }
 
     /// The slice at host offset `at`, a multiple of the slice size, read from `file` when it is not

@@ -140,6 +140,7 @@ pub(crate) fn assemble(
         state: Mutex::new(State::new(header, l1, allocator)),
         writer_done: Condvar::new(),
         readers: Default::default(),
+        views: Arc::default(),
         flushing: Mutex::default(),
         decoders: Default::default(),
         encryption,

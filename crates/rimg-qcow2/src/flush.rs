@@ -18,7 +18,7 @@ use crate::inflight::Generation;
 use crate::spec;
 use rimg_core::{Error, Result, StorageWrite, num};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 
 /// Bytes of a table on their way to the disk.
 pub(crate) struct Piece {
@@ -158,7 +158,7 @@ impl Qcow2Image {
             // Under the lock, so that no newer pass comes between the look and the writes.
             let state = self.lock()?;
             if state.passes != pass.number {
-                return Ok(());
+                return self.catch_up_overtaken(state);
             }
             self.write_pieces(op, pieces)?;
         }
@@ -167,7 +167,17 @@ impl Qcow2Image {
             self.readers.wait_for(pass.readers);
         }
         let mut state = self.lock()?;
-        if state.passes == pass.number { self.end_pass(&mut state, &pass) } else { Ok(()) }
+        if state.passes == pass.number {
+            self.end_pass(&mut state, &pass)
+        } else {
+            self.catch_up_overtaken(state)
+        }
+    }
+
+    /// Somebody began a newer pass. He brought all of this one to the disk, unless he failed: what
+    /// is still dirty says so.
+    fn catch_up_overtaken(&self, mut state: MutexGuard<'_, State>) -> Result<()> {
+        self.catch_up(&mut state)
     }
 
     /// Writes what may be lost at any time, and takes a copy of what has to wait for a sync.

@@ -42,6 +42,8 @@ pub(crate) struct Qcow2Image {
     pub(crate) state: Mutex<State>,
     pub(crate) writer_done: Condvar,
     pub(crate) readers: Readers,
+    /// Shared with the disks of snapshots that are open, to know of them.
+    pub(crate) views: Arc<()>,
     /// Held by whoever brings metadata to the disk without holding the lock.
     pub(crate) flushing: Mutex<()>,
     /// Nothing was mapped when the image was opened, and nothing lies below it.

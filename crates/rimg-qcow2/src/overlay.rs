@@ -116,6 +116,8 @@ impl Qcow2Image {
     fn start_anew(&self, state: &mut State) -> Result<()> {
         let g = self.geometry;
         let file = self.file_writer()?;
+        // A flush under way has nothing to bring any more.
+        state.passes = state.passes.wrapping_add(1);
         let entries = state.l1.len();
         let end = self.empty_clusters(state);
         let l1_bytes = vec![0; num::to_usize(num::to_u64(entries).saturating_mul(8))?];
@@ -138,6 +140,8 @@ impl Qcow2Image {
         if new_l1 != old_l1 {
             file.write_all_at(&l1_bytes, new_l1).map_err(Error::io("write L1 table", new_l1))?;
         }
+        // From here on memory is behind the disk: a failure must not let anybody go on with it.
+        state.is_outdated = true;
         if moves_table || new_l1 != old_l1 {
             self.barrier(state)?;
             self.rewrite_header(state, |header| {
@@ -162,6 +166,7 @@ impl Qcow2Image {
         let mut budget = self.limits.metadata_budget();
         state.allocator = Some(Allocator::open(&self.file, &state.header, &state.l1, &mut budget)?);
         state.data_end = 0;
+        state.is_outdated = false;
         self.barrier(state)
     }
 

@@ -47,15 +47,15 @@ impl Snapshots for Qcow2Image {
 
 impl SnapshotEdit for Qcow2Image {
     fn create(&self, new: &NewSnapshot<'_>) -> Result<SnapshotInfo> {
-        self.create_snapshot(new)
+        self.noting_damage(|| self.create_snapshot(new))
     }
 
     fn apply(&self, wanted: &SnapshotSelector<'_>) -> Result<bool> {
-        self.apply_snapshot(wanted)
+        self.noting_damage(|| self.apply_snapshot(wanted))
     }
 
     fn delete(&self, wanted: &SnapshotSelector<'_>) -> Result<bool> {
-        self.delete_snapshot(wanted)
+        self.noting_damage(|| self.delete_snapshot(wanted))
     }
 }
 
@@ -100,6 +100,7 @@ impl Qcow2Image {
             driver::assemble(file, data_file, header, encryption, Access::Read, self.limits)?;
         view.backing = self.backing.as_ref().map(Arc::clone);
         view.backing_left_out = self.backing_left_out;
+        view.views = Arc::clone(&self.views);
         view.size_bytes.store(entry.info.disk_size_bytes, Ordering::Release);
         Ok(view)
     }

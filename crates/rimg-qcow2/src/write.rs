@@ -389,12 +389,26 @@ impl Qcow2Image {
         entries: &[L2Entry],
     ) -> Result<()> {
         let mut guest = self.geometry.cluster_start(at);
+        // What is wrong with an old entry is to be known before a new one stands.
+        for (number, old) in (0_u64..).zip(old) {
+            let guest = guest.saturating_add(self.geometry.cluster_offset(number));
+            self.old_cluster(state, guest, *old)?;
+        }
         for (old, new) in old.iter().zip(entries) {
             self.set_entry(state, guest, *new)?;
             self.release_old(state, guest, *old, *new, Afterwards::Keep)?;
             guest = guest.saturating_add(self.geometry.cluster_bytes());
         }
         Ok(())
+    }
+
+    /// What the entry for guest offset `guest` led to until now.
+    fn old_cluster(&self, state: &State, guest: u64, old: L2Entry) -> Result<Cluster> {
+        if self.has_data_file() {
+            return Ok(Cluster::Unallocated);
+        }
+        old.cluster(self.geometry, None)
+            .map_err(|kind| kind.at("L2 table", "entry", self.entry_at(state, guest)))
     }
 
     /// Releases the clusters that `old` refers to and `new` does not.
@@ -410,10 +424,7 @@ impl Qcow2Image {
             return Ok(());
         }
         let g = self.geometry;
-        let old_cluster = old
-            .cluster(g, None)
-            .map_err(|kind| kind.at("L2 table", "entry", self.entry_at(state, guest)))?;
-        match old_cluster {
+        match self.old_cluster(state, guest, old)? {
             Cluster::Standard { host, .. } if new.descriptor & spec::OFFSET_MASK != host => {
                 let cluster = g.cluster_index(host);
                 state.allocator_mut()?.release(cluster..cluster.saturating_add(1), afterwards);

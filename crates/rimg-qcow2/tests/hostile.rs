@@ -506,6 +506,25 @@ fn guest_data_is_not_written_over_tables() {
     }
 }
 
+/// Version 2 has no zero flag, so zeroes are written to the cluster that such an entry has.
+#[test]
+fn a_downgrade_writes_no_zeroes_over_tables() {
+    const COPIED_AND_ZERO: u64 = 1 << 63 | 1;
+    let (_, l1, l2) = small_image();
+    for target in [512, 1024, l1, l2] {
+        let (dir, _, _) = small_image();
+        let disk = dir.file("disk");
+        put_number(disk.as_ref(), l2, COPIED_AND_ZERO | target);
+        let before = number(disk.as_ref(), target);
+        let image = dir.open("disk", "qcow2", true).unwrap();
+        let options = RawOptions::new().with("compat", "0.10");
+        let error = image.amender().unwrap().amend(&options, false, &mut |_, _| {}).unwrap_err();
+        assert!(matches!(error, Error::Corrupt { .. }), "{target:#x}: {error:?}");
+        drop(image);
+        assert_eq!(number(disk.as_ref(), target), before, "{target:#x}");
+    }
+}
+
 #[test]
 fn tables_that_share_a_cluster_are_not_changed() {
     const COPIED: u64 = 1 << 63;

@@ -162,6 +162,19 @@ fn growing_can_be_tried_again_after_a_failure() {
     assert!(failures > 0, "nothing failed");
 }
 
+/// A refcount block of 2 MiB takes many slices of the cache at once.
+#[test]
+fn refcount_blocks_of_the_largest_clusters_can_be_added() {
+    let dir = MemoryDir::new(DRIVERS);
+    let options = RawOptions::new().with("cluster_size", "2097152").with("refcount_bits", "64");
+    dir.create("disk", "qcow2", 1 << 30, &options).unwrap();
+    let image = open(&dir);
+    // The first block describes 512 GiB.
+    image.resizer().unwrap().resize(700 << 30, Preallocation::Metadata).unwrap();
+    image.close().unwrap();
+    assert_sound(dir.open("disk", "qcow2", false).unwrap().as_ref());
+}
+
 /// A table that leads to one full block over and over has no free cluster for terabytes.
 #[test]
 fn a_refcount_block_belongs_to_one_entry() {

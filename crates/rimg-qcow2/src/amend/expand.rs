@@ -7,6 +7,7 @@
 #![warn(clippy::indexing_slicing)]
 
 use crate::cache::read_padded;
+use crate::error::CorruptKind;
 use crate::image::{Qcow2Image, State};
 use crate::snapshot::Branch;
 use crate::spec;
@@ -68,6 +69,11 @@ impl Qcow2Image {
             }
             let host = old & spec::OFFSET_MASK;
             let cluster = g.cluster_index(host);
+            let allocator = state.allocator_mut()?;
+            if host != 0 && (!g.is_aligned(host) || allocator.guard.holds_table(g, host)) {
+                let entry_at = at.saturating_add(index.saturating_mul(8));
+                return Err(CorruptKind::Overlap(host).at("L2 table", "entry", entry_at));
+            }
             // A place that another table knows may hold data for it.
             let is_own = host != 0 && state.allocator_mut()?.live_refcount(cluster)? <= users;
             let new = if is_own {

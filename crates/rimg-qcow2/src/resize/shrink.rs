@@ -44,7 +44,7 @@ impl Qcow2Image {
         let keep = g.l1_entries_for(end);
         let mut going = self.branches(&state.l1, state.header.l1_offset)?;
         going.retain(|branch| num::to_u64(branch.index) >= keep);
-        self.validate(&going)?;
+        self.validate(state, &going)?;
         let mut guest = end.next_multiple_of(g.cluster_bytes());
         let table_end = keep.saturating_mul(g.l2_coverage_bytes());
         while guest < table_end {

@@ -45,7 +45,7 @@ impl Qcow2Image {
         }
         self.note_change(state, &(0..self.size_bytes()))?;
         let (coming, going) = self.differing_branches(state, &l1, entry)?;
-        self.validate(&going)?;
+        self.validate(state, &going)?;
         for word in &mut l1 {
             *word &= !spec::COPIED;
         }

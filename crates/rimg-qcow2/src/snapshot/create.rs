@@ -47,6 +47,7 @@ impl Qcow2Image {
         // Everything that can be refused is, before anything is taken.
         let table_bytes = num::to_u64(encode_table(&entries)?.len());
         let branches = self.branches(&state.l1, state.header.l1_offset)?;
+        self.validate(state, &branches)?;
         let l1 = self.allocate_table(state, num::to_u64(state.l1.len()).saturating_mul(8))?;
         let table = self.allocate_table(state, table_bytes);
         let table = self.or_give_back(state, l1, table)?;

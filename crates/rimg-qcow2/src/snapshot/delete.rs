@@ -11,12 +11,16 @@ use super::tree::SharedTables;
 use crate::error::FORMAT;
 use crate::image::Qcow2Image;
 use rimg_core::{Error, Result, SnapshotSelector, num};
+use std::sync::Arc;
 
 impl Qcow2Image {
     pub(super) fn delete_snapshot(&self, wanted: &SnapshotSelector<'_>) -> Result<bool> {
         if self.has_data_file() {
             let feature = "snapshots of an image with an external data file".into();
             return Err(Error::Unsupported { format: FORMAT, feature });
+        }
+        if Arc::strong_count(&self.views) > 1 {
+            return Err(Error::Misuse("a snapshot's disk is open while a snapshot is deleted"));
         }
         let _claim = self.claim_disk()?;
         let mut state = self.lock()?;
@@ -28,7 +32,7 @@ impl Qcow2Image {
         let gone: SnapshotEntry = entries.remove(place);
         let l1 = self.checked_l1(state, &gone)?;
         let branches = self.branches(&l1, gone.l1_offset)?;
-        self.validate(&branches)?;
+        self.validate(state, &branches)?;
         let table_bytes = num::to_u64(encode_table(&entries)?.len());
         let table = self.allocate_table(state, table_bytes)?;
         let written = self.write_snapshots(&entries, table);

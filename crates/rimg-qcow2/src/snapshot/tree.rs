@@ -70,8 +70,24 @@ impl Qcow2Image {
     }
 
     /// Fails where `branches` lead to places that are not possible.
-    pub(crate) fn validate(&self, branches: &[Branch]) -> Result<()> {
-        self.for_tables(branches, |table, at| self.for_runs(table, at, &mut |_| Ok(())))
+    pub(crate) fn validate(&self, state: &State, branches: &[Branch]) -> Result<()> {
+        let g = self.geometry;
+        let guard = state.allocator.as_ref().map(|allocator| &allocator.guard);
+        self.for_tables(branches, |table, at| {
+            if guard.is_some_and(|guard| guard.is_contested(g, at)) {
+                return Err(CorruptKind::Overlap(at).at("L1 table", "entry", at));
+            }
+            self.for_runs(table, at, &mut |run| {
+                // What is given back, or marked, must not be a table in use.
+                match guard.and_then(|guard| guard.first_in(run)) {
+                    Some(cluster) => {
+                        let host = g.cluster_offset(cluster);
+                        Err(CorruptKind::Overlap(host).at("L2 table", "entry", at))
+                    }
+                    None => Ok(()),
+                }
+            })
+        })
     }
 
     /// Counts one more reference to everything below `branches`, and clears the COPIED flags of

@@ -1,5 +1,6 @@
 //! Persistent dirty bitmaps against plain lists of truth values, over crashes, and in images that
 //! somebody damaged on purpose.
+#![expect(clippy::single_range_in_vec_init, reason = "a list of runs may hold one")]
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 #[path = "../common/mod.rs"]

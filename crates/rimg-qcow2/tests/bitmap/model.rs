@@ -266,7 +266,7 @@ fn make(
         }
         Change::Disk(Op::Apply { .. }) if !truth.is_empty() => {
             let Some(name) = disk.snapshot_names().first().cloned() else { return };
-            let wanted = SnapshotSelector::IdOrName(&name);
+            let wanted = SnapshotSelector::IdOrName(name);
             let error = image.snapshots().unwrap().editor().unwrap().apply(&wanted).unwrap_err();
             assert_eq!(error.to_string(), "Device has active dirty bitmaps");
         }
