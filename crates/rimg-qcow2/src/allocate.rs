@@ -41,7 +41,7 @@ pub(crate) struct Allocator {
     /// Entries of the table that are newer than on disk.
     pub(crate) dirty_entries: DirtyEntries,
     pub(crate) blocks: TableCache,
-    /// No cluster before this one is free.
+    /// Where the search for single clusters begins, as in QEMU.
     free_hint: u64,
     /// References that are gone but still counted, by cluster.
     released: HashMap<u64, u64>,
