@@ -145,7 +145,7 @@ impl Qcow2Image {
         let g = self.geometry;
         let file = self.file_writer()?;
         let mut left = limit;
-        let mut freed = Freed { geometry: g, file, run: 0..0 };
+        let mut freed = Freed { geometry: g, file, runs: Vec::new() };
         let mut lowered = Lowered::default();
         self.for_tables(branches, |table, at| {
             let mut has_single = false;
@@ -177,7 +177,8 @@ impl Qcow2Image {
 
     /// Stops counting one reference to each of `clusters`, which nothing on disk leads to any more.
     pub(crate) fn lower_clusters(&self, state: &mut State, clusters: Range<u64>) -> Result<()> {
-        let mut freed = Freed { geometry: self.geometry, file: self.file_writer()?, run: 0..0 };
+        let mut freed =
+            Freed { geometry: self.geometry, file: self.file_writer()?, runs: Vec::new() };
         state.allocator_mut()?.lower(clusters, &mut |run| freed.add(run))?;
         freed.discard()
     }
@@ -312,32 +313,37 @@ fn flag(
     Ok(changed)
 }
 
-/// Clusters that became free, on their way back to the file system.
+/// So many runs of free clusters are put in order at a time.
+const MAX_RUNS: usize = 1 << 16;
+
+/// Clusters that became free, on their way back to the file system. Tables lead to them in the
+/// guest's order; in the file's order many are neighbours, and go together.
 struct Freed<'a> {
     geometry: Geometry,
     file: &'a dyn StorageWrite,
-    /// Those that come one after the other.
-    run: Range<u64>,
+    runs: Vec<Range<u64>>,
 }
 
 impl Freed<'_> {
     fn add(&mut self, run: Range<u64>) -> Result<()> {
-        if self.run.end == run.start {
-            self.run.end = run.end;
-            return Ok(());
+        match self.runs.last_mut() {
+            Some(last) if last.end == run.start => last.end = run.end,
+            _ => self.runs.push(run),
         }
-        self.discard()?;
-        self.run = run;
-        Ok(())
+        if self.runs.len() < MAX_RUNS { Ok(()) } else { self.discard() }
     }
 
     fn discard(&mut self) -> Result<()> {
-        let run = core::mem::take(&mut self.run);
-        if run.is_empty() {
-            return Ok(());
+        let mut runs = core::mem::take(&mut self.runs);
+        runs.sort_unstable_by_key(|run| run.start);
+        for neighbours in runs.chunk_by(|a, b| a.end == b.start) {
+            let (Some(first), Some(last)) = (neighbours.first(), neighbours.last()) else {
+                continue;
+            };
+            let start = self.geometry.cluster_offset(first.start);
+            let end = self.geometry.cluster_offset(last.end);
+            self.file.discard_at(start..end).map_err(Error::io("discard cluster", start))?;
         }
-        let (start, end) =
-            (self.geometry.cluster_offset(run.start), self.geometry.cluster_offset(run.end));
-        self.file.discard_at(start..end).map_err(Error::io("discard cluster", start))
+        Ok(())
     }
 }
