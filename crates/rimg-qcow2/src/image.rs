@@ -138,7 +138,9 @@ impl Qcow2Image {
             .lock()
             .map_err(|_| Error::Misuse("a thread panicked while it held the image"))?;
         if state.is_outdated {
-            return Err(Error::Misuse("the image was amended and has to be opened again"));
+            return Err(Error::Misuse(
+                "the image was amended, or a change failed half way: open it again",
+            ));
         }
         Ok(state)
     }

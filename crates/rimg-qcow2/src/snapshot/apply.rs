@@ -64,7 +64,10 @@ impl Qcow2Image {
         });
         self.or_give_back(state, new, raised)?;
         let old_size = self.size_bytes();
-        let old = self.take_up(state, l1, new, entry.info.disk_size_bytes)?;
+        let taken = self.take_up(state, l1, new, entry.info.disk_size_bytes);
+        // What is on disk now, nobody knows: memory may be behind it.
+        state.is_outdated = taken.is_err();
+        let old = taken?;
         state.l2.forget(0..u64::MAX);
 
         self.readers.wait_for(self.readers.next_generation());
