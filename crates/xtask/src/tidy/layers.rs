@@ -8,6 +8,7 @@ use crate::metadata::{Dependency, Kind, Package};
 const LAYERS: &[(&str, &[&str])] = &[
     ("core", &["rimg-core"]),
     ("parts", &["rimg-storage", "rimg-codec", "rimg-crypto"]),
+    ("engine", &["rimg-blocks"]),
     (FORMATS, FORMAT_CRATES),
     ("facade", &["rimg"]),
     ("services", &["rimg-convert", "rimg-nbd", "rimg-guest"]),

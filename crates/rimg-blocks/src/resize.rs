@@ -1,0 +1,100 @@
+//! Changing the size of the disk, and dropping all of a layer's data.
+
+use crate::BlockMap;
+use crate::engine::Blocks;
+use core::ops::Range;
+use rimg_core::{ExtentKind, Result, num};
+
+impl<M: BlockMap> Blocks<M> {
+    /// Makes the disk `size_bytes` long; new bytes read as zeroes, whatever lies below. All is
+    /// durable when it returns. Writers wait meanwhile.
+    ///
+    /// # Errors
+    /// What the map or the storage says; the size is then what it was.
+    pub fn resize(&self, size_bytes: u64) -> Result<()> {
+        self.storage_writer()?;
+        let claim = self.claim_all();
+        let old = self.size_bytes();
+        let result = if size_bytes < old {
+            self.shrink_claimed(size_bytes)
+        } else {
+            self.grow_claimed(old, size_bytes)
+        };
+        self.give_back(claim);
+        result
+    }
+
+    /// Drops all data of this layer, so that everything comes from below again.
+    ///
+    /// # Errors
+    /// What the map or the storage says.
+    pub fn make_empty(&self) -> Result<()> {
+        self.storage_writer()?;
+        let claim = self.claim_all();
+        let size = self.size_bytes();
+        let result = self.set_size(0).and_then(|()| self.set_size(size));
+        let result = result.and_then(|()| self.flush_claimed());
+        self.give_back(claim);
+        result
+    }
+
+    fn shrink_claimed(&self, size_bytes: u64) -> Result<()> {
+        self.flush_claimed()?;
+        self.set_size(size_bytes)?;
+        self.flush_claimed()
+    }
+
+    fn grow_claimed(&self, old: u64, size_bytes: u64) -> Result<()> {
+        self.begin(&mut self.lock())?;
+        self.zero_tail(old)?;
+        let in_the_way = self.lock().map.in_the_way(size_bytes)?;
+        for block in in_the_way {
+            self.move_claimed(block)?;
+        }
+        // The old places are free for the tables once nothing durable refers to them.
+        self.flush_claimed()?;
+        self.set_size(size_bytes)?;
+        let hidden = self.below.as_ref().map_or(0, |below| below.size_bytes()).min(size_bytes);
+        let grown = if hidden > old { self.zero_claimed(old..hidden) } else { Ok(()) };
+        if let Err(error) = grown.and_then(|()| self.flush_claimed()) {
+            // As far as it can be: the storage has just failed.
+            let _also_failed = self.set_size(old);
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    fn set_size(&self, size_bytes: u64) -> Result<()> {
+        let mut state = self.lock();
+        let freed = state.map.set_size_bytes(size_bytes)?;
+        state.readers.let_go(freed);
+        self.set_size_seen(size_bytes);
+        Ok(())
+    }
+
+    /// Zeroes what the last block holds behind the end of the disk: it comes up when the disk
+    /// grows.
+    fn zero_tail(&self, size: u64) -> Result<()> {
+        let Some(tail) = self.tail(size) else { return Ok(()) };
+        let last = size.saturating_sub(1);
+        let extent = self.lock().map.extent(last..size)?;
+        match extent.kind {
+            ExtentKind::Data(place) => {
+                let host = place.host.0.saturating_add(1);
+                let len = tail.end.saturating_sub(tail.start);
+                if self.cipher.is_some() {
+                    return self.put(&vec![0; num::to_usize(len)?], host, tail.start);
+                }
+                self.zero_data(host, len)
+            }
+            ExtentKind::Encoded { .. } => self.move_claimed(last / self.block_bytes),
+            _ => Ok(()),
+        }
+    }
+
+    /// The guest bytes from the end of the disk to the end of its last block.
+    fn tail(&self, size: u64) -> Option<Range<u64>> {
+        let end = size.div_ceil(self.block_bytes).saturating_mul(self.block_bytes);
+        (size < end && size > 0).then_some(size..end)
+    }
+}
