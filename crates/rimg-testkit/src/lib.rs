@@ -5,6 +5,7 @@
 pub mod bounds;
 pub mod digest;
 mod dir;
+pub mod drill;
 pub mod fuzz;
 pub mod golden;
 pub mod guest;
