@@ -174,11 +174,9 @@ impl SectorCipher for Xor {
 
     fn encrypt(&self, sectors: &mut [u8], at: u64) {
         assert!(sectors.len().is_multiple_of(512) && at.is_multiple_of(512), "no whole sectors");
-        let mut number = at / 512;
-        for sector in sectors.chunks_mut(512) {
+        for (number, sector) in (at / 512..).zip(sectors.chunks_mut(512)) {
             let key = 0xA5 ^ number.to_le_bytes()[0];
             sector.iter_mut().for_each(|byte| *byte ^= key);
-            number += 1;
         }
     }
 
