@@ -19,6 +19,7 @@ use crate::cache::TableCache;
 use crate::error::CorruptKind;
 use crate::flush::DirtyEntries;
 use crate::header::Header;
+use crate::options::OverlapCheck;
 use crate::refcount::{self, Place};
 use crate::{snapshot, spec};
 use core::ops::Range;
@@ -52,6 +53,7 @@ pub(crate) struct Allocator {
     /// Clusters with tables. A wrong refcount must not hand them out, a wrong entry not lead
     /// guest data there.
     pub(crate) guard: Guard,
+    overlap_check: OverlapCheck,
     /// Where the next compressed cluster goes if it fits.
     pub(crate) compressed_tail: Option<u64>,
 }
@@ -86,6 +88,7 @@ impl Allocator {
         file: &Arc<dyn Storage>,
         header: &Header,
         l1: &[u64],
+        overlap_check: OverlapCheck,
         budget: &mut MetadataBudget,
     ) -> Result<Self> {
         let g = header.geometry;
@@ -111,6 +114,7 @@ impl Allocator {
             to_discard: BTreeSet::new(),
             virgin_from: g.clusters_for(len),
             guard: Guard::default(),
+            overlap_check,
             compressed_tail: None,
         };
         allocator.refuse_shared_blocks()?;
@@ -173,6 +177,25 @@ impl Allocator {
             if budget.reserve("guarded clusters", bytes).is_ok() {
                 self.guard.add(clusters);
             }
+        }
+        self.guard_snapshots(header, budget)
+    }
+
+    pub(crate) fn set_overlap_check(
+        &mut self,
+        overlap_check: OverlapCheck,
+        header: &Header,
+        budget: &mut MetadataBudget,
+    ) -> Result<()> {
+        self.overlap_check = overlap_check;
+        self.guard_snapshots(header, budget)
+    }
+
+    /// Notes where the L2 tables of snapshots are, if that is wanted.
+    fn guard_snapshots(&mut self, header: &Header, budget: &mut MetadataBudget) -> Result<()> {
+        if self.overlap_check.inactive_l2 {
+            let tables = snapshot::l2_clusters(self.file.as_ref(), header, budget)?;
+            self.guard.keep(tables);
         }
         Ok(())
     }

@@ -79,7 +79,13 @@ impl Qcow2Image {
         let file = self.file.as_ref();
         if self.access == Access::Write {
             state.l1 = read_l1(file, header.l1_offset, header.l1_entries, &mut budget)?;
-            state.allocator = Some(Allocator::open(&self.file, &header, &state.l1, &mut budget)?);
+            state.allocator = Some(Allocator::open(
+                &self.file,
+                &header,
+                &state.l1,
+                self.overlap_check,
+                &mut budget,
+            )?);
         }
         state.l2 = TableCache::new(header.geometry.cluster_bytes(), crate::image::L2_CACHE_BYTES);
         state.header = header;

@@ -11,7 +11,7 @@ mod data;
 
 pub(crate) use create::{NewEncryption, write_luks};
 
-use crate::error::{CorruptKind, FORMAT};
+use crate::error::CorruptKind;
 use crate::header::Header;
 use crate::image::Access;
 use crate::spec;
@@ -22,7 +22,7 @@ use rimg_crypto::{CipherAlgorithm, CipherMode, CipherSpec, IvGenerator, SectorCi
 use std::sync::Mutex;
 
 /// The options of an open image, and of a new one, start with this.
-const PREFIX: &str = "encrypt.";
+pub(crate) const PREFIX: &str = "encrypt.";
 /// So long trying a passphrase takes where nothing else is asked for.
 const DEFAULT_ITER_TIME_MS: u64 = 2000;
 pub(crate) const KEY_SECRET: &str = "encrypt.key-secret";
@@ -58,9 +58,6 @@ impl Encryption {
         access: Access,
         how: &OpenOptions<'_>,
     ) -> Result<Option<Self>> {
-        if let Some((name, _)) = how.options.iter().find(|(name, _)| !name.starts_with(PREFIX)) {
-            return Err(Error::unknown_open_option(FORMAT, name));
-        }
         let name = match header.crypt_method {
             spec::crypt::NONE => None,
             spec::crypt::AES => Some("aes"),

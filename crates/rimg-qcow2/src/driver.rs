@@ -6,6 +6,7 @@ use crate::crypt::Encryption;
 use crate::error::{CorruptKind, FORMAT};
 use crate::header::Header;
 use crate::image::{Access, Qcow2Image, State, codec_of};
+use crate::options::OverlapCheck;
 use crate::{amend, options, spec};
 use rimg_core::{
     BlockImage, Dependency, DependencyRole, Error, FormatDriver, FormatInfo, Limits, Match,
@@ -72,6 +73,7 @@ pub(crate) fn open(file: Arc<dyn Storage>, how: &OpenOptions<'_>) -> Result<Qcow
     let mut header =
         if how.inspect_only { Header::parse_for_check(&start) } else { Header::parse(&start) }?;
     let access = access(&header, how)?;
+    let overlap_check = OverlapCheck::parse(how.options)?;
     if how.writable && file.writer().is_none() {
         return Err(Error::ReadOnly("its file was opened for reading"));
     }
@@ -99,6 +101,7 @@ pub(crate) fn open(file: Arc<dyn Storage>, how: &OpenOptions<'_>) -> Result<Qcow
     };
     let encryption = encryption.map(Arc::new);
     let mut image = assemble(file, data_file, header, encryption, access, how.limits)?;
+    image.set_overlap_check(overlap_check)?;
     image.backing_left_out = image.backing_left_out && backing.is_none();
     image.backing = backing;
     Ok(image)
@@ -122,7 +125,9 @@ pub(crate) fn assemble(
         read_l1(file.as_ref(), header.l1_offset, header.l1_entries, &mut budget)?
     };
     let allocator = match access {
-        Access::Write => Some(Allocator::open(&file, &header, &l1, &mut budget)?),
+        Access::Write => {
+            Some(Allocator::open(&file, &header, &l1, OverlapCheck::default(), &mut budget)?)
+        }
         Access::Inspect | Access::Repair | Access::Read => None,
     };
     let has_backing = header.backing_name.is_some();
@@ -144,6 +149,7 @@ pub(crate) fn assemble(
         flushing: Mutex::default(),
         decoders: Default::default(),
         encryption,
+        overlap_check: OverlapCheck::default(),
     })
 }
 

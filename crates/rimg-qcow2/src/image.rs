@@ -10,6 +10,7 @@ use crate::flush::DirtyEntries;
 use crate::header::Header;
 use crate::inflight::{Readers, Writers};
 use crate::map::{Place, Run};
+use crate::options::OverlapCheck;
 use crate::read::DecodePool;
 use crate::spec;
 use core::ops::Range;
@@ -51,6 +52,8 @@ pub(crate) struct Qcow2Image {
     pub(crate) decoders: DecodePool,
     /// How guest data is encrypted, where it is.
     pub(crate) encryption: Option<Arc<Encryption>>,
+    /// What is looked up before writing, beyond what always is.
+    pub(crate) overlap_check: OverlapCheck,
 }
 
 /// What may be done with an open image.
@@ -143,6 +146,17 @@ impl Qcow2Image {
             ));
         }
         Ok(state)
+    }
+
+    /// Looks up from now on what the caller wants looked up before anything is written.
+    pub(crate) fn set_overlap_check(&mut self, overlap_check: OverlapCheck) -> Result<()> {
+        self.overlap_check = overlap_check;
+        let mut budget = self.limits.metadata_budget();
+        let mut state = self.lock()?;
+        let State { allocator, header, .. } = &mut *state;
+        allocator
+            .as_mut()
+            .map_or(Ok(()), |it| it.set_overlap_check(overlap_check, header, &mut budget))
     }
 
     /// The file that holds guest data, and its index among the image's files.

@@ -1,6 +1,10 @@
 //! Creation options: their table, and what they mean together.
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
+mod open;
+
+pub(crate) use open::OverlapCheck;
+
 use crate::address::{ClusterBits, Geometry, RefcountOrder};
 use crate::crypt::NewEncryption;
 use crate::error::FORMAT;

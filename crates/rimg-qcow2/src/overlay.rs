@@ -164,7 +164,13 @@ impl Qcow2Image {
         let len = g.cluster_offset(end);
         file.set_len_bytes(len).map_err(Error::io("shorten file", len))?;
         let mut budget = self.limits.metadata_budget();
-        state.allocator = Some(Allocator::open(&self.file, &state.header, &state.l1, &mut budget)?);
+        state.allocator = Some(Allocator::open(
+            &self.file,
+            &state.header,
+            &state.l1,
+            self.overlap_check,
+            &mut budget,
+        )?);
         state.data_end = 0;
         state.is_outdated = false;
         self.barrier(state)

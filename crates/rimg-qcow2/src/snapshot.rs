@@ -243,6 +243,26 @@ pub(crate) fn table_clusters(
     Ok(core::iter::once(table).chain(l1).collect())
 }
 
+/// The clusters that the L1 tables of snapshots lead to.
+pub(crate) fn l2_clusters(
+    file: &dyn Storage,
+    header: &Header,
+    budget: &mut MetadataBudget,
+) -> Result<Vec<u64>> {
+    let g = header.geometry;
+    let mut clusters = Vec::new();
+    for entry in read_table(file, header, header.size_bytes, budget)? {
+        // What the table says too much of is told by whoever uses it.
+        if entry.l1_offset == 0 || u64::from(entry.l1_entries) * 8 > spec::MAX_L1_BYTES {
+            continue;
+        }
+        let l1 = driver::read_l1(file, entry.l1_offset, entry.l1_entries, budget)?;
+        let tables = l1.iter().map(|entry| entry & spec::OFFSET_MASK).filter(|at| *at != 0);
+        clusters.extend(tables.map(|at| g.cluster_index(at)));
+    }
+    Ok(clusters)
+}
+
 /// One more than the highest number that an identifier begins with.
 fn next_id(entries: &[SnapshotEntry]) -> String {
     let number = |entry: &SnapshotEntry| {

@@ -507,7 +507,8 @@ impl Qcow2Image {
         if let Some(table) = old
             && entry.is_copied()
         {
-            if state.allocator_mut()?.guard.is_contested(g, table) {
+            let guard = &state.allocator_mut()?.guard;
+            if guard.is_contested(g, table) || guard.is_kept(g, table) {
                 let at = state.header.l1_offset.saturating_add(l1_index.saturating_mul(8));
                 return Err(CorruptKind::Overlap(table).at("L1 table", "entry", at));
             }

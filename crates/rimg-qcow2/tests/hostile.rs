@@ -506,6 +506,40 @@ fn guest_data_is_not_written_over_tables() {
     }
 }
 
+/// Where the L2 tables of snapshots are is looked up only where that is asked for.
+#[test]
+fn guest_data_is_not_written_over_tables_of_snapshots() {
+    const COPIED: u64 = 1 << 63;
+    let (dir, l1, _) = small_image();
+    let image = dir.open("disk", "qcow2", true).unwrap();
+    let new = NewSnapshot { name: "s", ..NewSnapshot::default() };
+    image.snapshots().unwrap().editor().unwrap().create(&new).unwrap();
+    let disk = dir.file("disk");
+    let kept = number(disk.as_ref(), l1) & 0x00ff_ffff_ffff_fe00;
+    image.writer().unwrap().write_at(&[9; 512], 0).unwrap();
+    image.close().unwrap();
+    let l2 = number(disk.as_ref(), l1) & 0x00ff_ffff_ffff_fe00;
+    assert_ne!(l2, kept, "the snapshot has the table to itself");
+    put_number(disk.as_ref(), l2, COPIED | kept);
+    let table = number(disk.as_ref(), kept);
+    let write = |options: RawOptions| {
+        let image = dir.open_with("disk", "qcow2", true, &options).unwrap();
+        image.writer().unwrap().write_at(&[7; 512], 0)
+    };
+    let all = || RawOptions::new().with("overlap-check", "all");
+    match write(all()) {
+        Err(Error::Corrupt { at, .. }) => {
+            assert_eq!((at.structure, at.offset.0), ("L2 table", l2));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(number(disk.as_ref(), kept), table);
+    // The corrupt bit was set.
+    disk.writer().unwrap().write_all_at(&[0; 8], 72).unwrap();
+    write(RawOptions::new().with("overlap-check", "cached")).unwrap();
+    assert_eq!(number(disk.as_ref(), kept), 0x0707_0707_0707_0707);
+}
+
 /// Version 2 has no zero flag, so zeroes are written to the cluster that such an entry has.
 #[test]
 fn a_downgrade_writes_no_zeroes_over_tables() {

@@ -87,8 +87,9 @@ impl ImageName {
                 ("file.filename", _) => path = Some(value.to_owned()),
                 ("force-share", _) => how.force_share |= parse_bool(value) == Some(true),
                 ("file.driver", "file" | "host_device") | ("read-only", "on") => {}
-                _ if is_of_encryption(name) => how.options.set(name, value),
-                _ => unknown = Some(name.to_owned()),
+                _ if name.starts_with("file.") => unknown = Some(name.to_owned()),
+                // The format knows which it has.
+                _ => how.options.set(name, value),
             }
         }
         if let Some(driver) = driver.as_ref().filter(|driver| format(driver).is_none()) {
@@ -124,15 +125,6 @@ impl ImageName {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
-}
-
-/// Whether an option is about how the image is encrypted, or one of those below it.
-fn is_of_encryption(name: &str) -> bool {
-    let mut name = name;
-    while let Some(rest) = name.strip_prefix("backing.") {
-        name = rest;
-    }
-    name.starts_with("encrypt.")
 }
 
 /// The protocol that a name starts with, as `nbd` in `nbd:localhost:10809`.
@@ -203,8 +195,8 @@ mod tests {
             ("driver=raw", "A block device must be specified for \"file\""),
             ("driver=nbd,file.filename=a", "Unknown driver 'nbd'"),
             (
-                "driver=raw,file.filename=a,x=y",
-                "Block format 'raw' does not support the option 'x'",
+                "driver=raw,file.filename=a,file.x=y",
+                "Block format 'raw' does not support the option 'file.x'",
             ),
         ] {
             let message = format!("Could not open '{given}': {reason}");

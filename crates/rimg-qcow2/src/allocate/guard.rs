@@ -17,6 +17,9 @@ pub(crate) struct Guard {
     added: BTreeSet<u64>,
     /// Clusters that two tables claim. Writing one of them would damage the other.
     contested: BTreeSet<u64>,
+    /// The L2 tables of snapshots, sorted, when they are looked after. The active tree may lead
+    /// to some of them as well.
+    kept: Vec<u64>,
 }
 
 impl Guard {
@@ -50,8 +53,17 @@ impl Guard {
         }
     }
 
+    /// Guards the L2 tables of snapshots, which stay whatever becomes of the active ones.
+    pub(crate) fn keep(&mut self, mut clusters: Vec<u64>) {
+        clusters.sort_unstable();
+        clusters.dedup();
+        self.kept = clusters;
+    }
+
     /// The first guarded one of `clusters`.
     pub(crate) fn first_in(&self, clusters: Range<u64>) -> Option<u64> {
+        let kept = self.kept.partition_point(|cluster| *cluster < clusters.start);
+        let kept = self.kept.get(kept).filter(|cluster| **cluster < clusters.end);
         let from = self.opened.partition_point(|cluster| *cluster < clusters.start);
         let opened = self.opened.get(from..).unwrap_or_default();
         let opened = opened
@@ -59,7 +71,7 @@ impl Guard {
             .take_while(|cluster| **cluster < clusters.end)
             .find(|cluster| !self.left.contains(cluster));
         let added = self.added.range(clusters).next();
-        opened.into_iter().chain(added).min().copied()
+        opened.into_iter().chain(added).chain(kept).min().copied()
     }
 
     /// Whether the cluster at `host` holds metadata, so that guest data has no place there.
@@ -71,6 +83,11 @@ impl Guard {
     /// Whether two tables share the cluster at `host`, so that changing one damages the other.
     pub(crate) fn is_contested(&self, g: Geometry, host: u64) -> bool {
         self.contested.contains(&g.cluster_index(host))
+    }
+
+    /// Whether the cluster at `host` is an L2 table of a snapshot, which nobody changes.
+    pub(crate) fn is_kept(&self, g: Geometry, host: u64) -> bool {
+        self.kept.binary_search(&g.cluster_index(host)).is_ok()
     }
 }
 
@@ -91,6 +108,16 @@ mod tests {
         assert_eq!(guard.first_in(0..1000), None);
         guard.add(64..65);
         assert_eq!(guard.first_in(0..1000), Some(64));
+    }
+
+    #[test]
+    fn the_tables_of_snapshots_stay_guarded_when_the_active_ones_go() {
+        let mut guard = Guard::new(vec![5, 6]);
+        guard.keep(vec![9, 6, 6]);
+        guard.remove(5..7);
+        assert_eq!(guard.first_in(0..100), Some(6));
+        assert_eq!(guard.first_in(7..100), Some(9));
+        assert_eq!(guard.first_in(10..100), None);
     }
 
     #[test]
