@@ -14,8 +14,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 pub struct Setup<M> {
     /// The image's own file.
     pub file: Arc<dyn Storage>,
-    /// The image below, where there is one.
-    pub below: Option<Arc<dyn BlockImage>>,
+    /// What lies below.
+    pub below: Below,
     /// The format's table.
     pub map: M,
     /// The size of a block in bytes; not 0.
@@ -26,6 +26,24 @@ pub struct Setup<M> {
     pub writable: bool,
 }
 
+/// What lies below an image.
+#[derive(Debug, Default)]
+pub enum Below {
+    /// Nothing: what the image has not reads as zeroes.
+    #[default]
+    Nothing,
+    /// An image that was not opened: what this one has not cannot be read.
+    LeftOut,
+    /// An image.
+    Image(Arc<dyn BlockImage>),
+}
+
+impl From<Option<Arc<dyn BlockImage>>> for Below {
+    fn from(image: Option<Arc<dyn BlockImage>>) -> Self {
+        image.map_or(Self::Nothing, Self::Image)
+    }
+}
+
 /// The guest data of an image, shared between threads: see the [crate](crate) for what it
 /// promises.
 ///
@@ -34,7 +52,7 @@ pub struct Setup<M> {
 #[derive(Debug)]
 pub struct Blocks<M> {
     pub(crate) file: Arc<dyn Storage>,
-    pub(crate) below: Option<Arc<dyn BlockImage>>,
+    pub(crate) below: Below,
     pub(crate) cipher: Option<Box<dyn SectorCipher>>,
     pub(crate) block_bytes: u64,
     writable: bool,
@@ -43,7 +61,8 @@ pub struct Blocks<M> {
     pub(crate) relaxed: AtomicBool,
     pub(crate) flushing: Mutex<()>,
     state: Mutex<State<M>>,
-    claims_changed: Condvar,
+    /// A claim was given back, or a reader is done.
+    somebody_left: Condvar,
     decoders: Mutex<Vec<Decoder>>,
 }
 
@@ -86,7 +105,7 @@ impl<M: BlockMap> Blocks<M> {
                 len_bytes,
                 has_begun: false,
             }),
-            claims_changed: Condvar::new(),
+            somebody_left: Condvar::new(),
             decoders: Mutex::default(),
         })
     }
@@ -106,9 +125,12 @@ impl<M: BlockMap> Blocks<M> {
         &self.file
     }
 
-    /// The image below, where there is one.
+    /// The image below, where there is one and it was opened.
     pub fn below(&self) -> Option<&Arc<dyn BlockImage>> {
-        self.below.as_ref()
+        match &self.below {
+            Below::Image(image) => Some(image),
+            Below::Nothing | Below::LeftOut => None,
+        }
     }
 
     /// Whether the image was opened for writing.
@@ -137,8 +159,8 @@ impl<M: BlockMap> Blocks<M> {
         look(&mut self.lock().map)
     }
 
-    /// Lets a check or a repair have the map, and the file, to itself: nobody writes, and all that
-    /// was changed is on disk. What `work` changes in the map is flushed after it.
+    /// Lets a check or a repair have the map, and the file, to itself: nobody reads or writes, and
+    /// all that was changed is on disk. What `work` changes in the map is flushed after it.
     ///
     /// # Errors
     /// What `work` or the storage says.
@@ -146,6 +168,9 @@ impl<M: BlockMap> Blocks<M> {
         let claim = self.claim_all();
         let result = self.flush_claimed().and_then(|()| {
             let mut state = self.lock();
+            while !state.readers.are_none() {
+                state = self.wait(state);
+            }
             let result = work(&mut state.map)?;
             self.size_bytes.store(state.map.size_bytes(), Ordering::Release);
             state.len_bytes =
@@ -162,9 +187,17 @@ impl<M: BlockMap> Blocks<M> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until somebody gives a claim back.
+    /// Waits until nobody reads where a place was given back, so that all of them are free.
+    pub(crate) fn wait_for_readers(&self) {
+        let mut state = self.lock();
+        while state.readers.are_waited_for() {
+            state = self.wait(state);
+        }
+    }
+
+    /// Waits until somebody gives a claim back, or is done reading.
     pub(crate) fn wait<'a>(&self, state: MutexGuard<'a, State<M>>) -> MutexGuard<'a, State<M>> {
-        self.claims_changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+        self.somebody_left.wait(state).unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Claims the whole disk, whatever its size becomes.
@@ -178,7 +211,7 @@ impl<M: BlockMap> Blocks<M> {
 
     pub(crate) fn give_back(&self, claim: ClaimId) {
         self.lock().claims.give_back(claim);
-        self.claims_changed.notify_all();
+        self.somebody_left.notify_all();
     }
 
     pub(crate) fn storage_writer(&self) -> Result<&dyn StorageWrite> {
@@ -196,6 +229,9 @@ impl<M: BlockMap> Blocks<M> {
         let mut state = self.lock();
         state.readers.end(epoch);
         state.reuse_what_is_free();
+        if state.readers.are_none() || !state.readers.are_waited_for() {
+            self.somebody_left.notify_all();
+        }
     }
 
     pub(crate) fn decoder(&self) -> Decoder {

@@ -37,6 +37,6 @@ mod resize;
 mod write;
 mod zero;
 
-pub use engine::{Blocks, Setup};
+pub use engine::{Below, Blocks, Setup};
 pub use flush::DIRTY_BYTES;
 pub use map::{BlockMap, Change, Freed, Place, SectorCipher, Stage, Zeroed};

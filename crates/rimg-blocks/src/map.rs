@@ -46,7 +46,7 @@ pub trait BlockMap: Send + Debug {
     /// What a table or its storage says.
     fn set_zero(&mut self, block: u64) -> Result<Zeroed>;
 
-    /// Makes the tables fit a disk of `size_bytes`. Blocks wholly behind its end are let go of;
+    /// Makes the tables fit a disk of `size_bytes`, or what the format rounds that up to. Blocks wholly behind its end are let go of;
     /// new ones have no place and read as what lies below, or zeroes.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use crate::engine::Blocks;
 use crate::readers::Epoch;
-use crate::{BlockMap, SectorCipher};
+use crate::{Below, BlockMap, SectorCipher};
 use core::ops::Range;
 use rimg_core::{Error, Extent, ExtentKind, FileOffset, HostOffset, Result, num};
 
@@ -88,9 +88,13 @@ impl<M: BlockMap> Blocks<M> {
     }
 
     fn fetch_below(&self, buf: &mut [u8], at: u64) -> Result<()> {
-        let Some(below) = &self.below else {
-            buf.fill(0);
-            return Ok(());
+        let below = match &self.below {
+            Below::Image(below) => below,
+            Below::LeftOut => return Err(Error::Misuse("the image below was left out")),
+            Below::Nothing => {
+                buf.fill(0);
+                return Ok(());
+            }
         };
         let there = below.size_bytes().saturating_sub(at).min(num::to_u64(buf.len()));
         let (inside, behind) = buf.split_at_mut(num::to_usize(there)?);

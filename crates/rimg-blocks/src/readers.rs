@@ -34,6 +34,16 @@ impl Readers {
         }
     }
 
+    /// Whether nobody reads.
+    pub(crate) fn are_none(&self) -> bool {
+        self.active.is_empty()
+    }
+
+    /// Whether places that nothing durable refers to wait for readers.
+    pub(crate) fn are_waited_for(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// The map in memory does not refer to it any more.
     pub(crate) fn let_go(&mut self, freed: impl IntoIterator<Item = Freed>) {
         self.let_go.extend(freed);

@@ -51,10 +51,12 @@ impl<M: BlockMap> Blocks<M> {
         for block in in_the_way {
             self.move_claimed(block)?;
         }
-        // The old places are free for the tables once nothing durable refers to them.
+        // The old places are free for the tables once nothing durable refers to them, and nobody
+        // reads there.
         self.flush_claimed()?;
+        self.wait_for_readers();
         self.set_size(size_bytes)?;
-        let hidden = self.below.as_ref().map_or(0, |below| below.size_bytes()).min(size_bytes);
+        let hidden = self.below().map_or(0, |below| below.size_bytes()).min(size_bytes);
         let grown = if hidden > old { self.zero_claimed(old..hidden) } else { Ok(()) };
         if let Err(error) = grown.and_then(|()| self.flush_claimed()) {
             // As far as it can be: the storage has just failed.
@@ -68,7 +70,8 @@ impl<M: BlockMap> Blocks<M> {
         let mut state = self.lock();
         let freed = state.map.set_size_bytes(size_bytes)?;
         state.readers.let_go(freed);
-        self.set_size_seen(size_bytes);
+        // Formats round to what they can express.
+        self.set_size_seen(state.map.size_bytes());
         Ok(())
     }
 

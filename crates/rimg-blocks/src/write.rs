@@ -3,7 +3,7 @@
 use crate::claims::Kind;
 use crate::engine::{Blocks, State};
 use crate::read::whole_sectors;
-use crate::{BlockMap, Place, SectorCipher};
+use crate::{Below, BlockMap, Place, SectorCipher};
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 use rimg_core::{Error, ExtentKind, ImageWrite, Result, Zeroing, num, zeroes};
@@ -77,7 +77,7 @@ impl<M: BlockMap> ImageWrite for Blocks<M> {
     }
 
     fn is_zero_initialised(&self) -> bool {
-        self.below.is_none()
+        matches!(self.below, Below::Nothing)
     }
 
     fn relax_until_flush(&self) {
@@ -264,7 +264,11 @@ impl<M: BlockMap> Blocks<M> {
     pub(crate) fn is_zero(&self, kind: ExtentKind, at: u64) -> bool {
         match kind {
             ExtentKind::Zero { .. } => true,
-            ExtentKind::Backing => self.below.as_ref().is_none_or(|below| below.size_bytes() <= at),
+            ExtentKind::Backing => match &self.below {
+                Below::Nothing => true,
+                Below::LeftOut => false,
+                Below::Image(below) => below.size_bytes() <= at,
+            },
             _ => false,
         }
     }

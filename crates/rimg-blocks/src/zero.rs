@@ -161,8 +161,21 @@ impl<M: BlockMap> Blocks<M> {
             return Ok(done.max(one.end));
         }
         self.begin(&mut state)?;
-        if let Zeroed::Done(freed) = state.map.set_zero(blocks.start)? {
-            state.readers.let_go(freed);
+        match state.map.set_zero(blocks.start)? {
+            Zeroed::Done(freed) => state.readers.let_go(freed),
+            // The block keeps its place, which need not take space.
+            Zeroed::Impossible => {
+                if let ExtentKind::Data(place) = extent.kind
+                    && self.cipher.is_none()
+                {
+                    let claim = state.claims.add(one.clone(), Kind::Exclusive);
+                    drop(state);
+                    let len = extent.len_bytes.min(range.end.saturating_sub(range.start));
+                    let result = self.zero_data(place.host.0, len);
+                    self.give_back(claim);
+                    result?;
+                }
+            }
         }
         Ok(one.end)
     }

@@ -71,7 +71,8 @@ impl FormatDriver for ToyDriver {
             ..ToyMap::default()
         };
         let cipher = (flags & ENCRYPTED != 0).then(|| -> Box<dyn SectorCipher> { Box::new(Xor) });
-        let setup = Setup { file, below, map, block_bytes, cipher, writable: how.writable };
+        let setup =
+            Setup { file, below: below.into(), map, block_bytes, cipher, writable: how.writable };
         Ok(Box::new(ToyImage { blocks: Blocks::new(setup)? }))
     }
 
