@@ -90,7 +90,9 @@ impl<M: BlockMap> Blocks<M> {
     fn fetch_below(&self, buf: &mut [u8], at: u64) -> Result<()> {
         let below = match &self.below {
             Below::Image(below) => below,
-            Below::LeftOut => return Err(Error::Misuse("the image below was left out")),
+            Below::LeftOut => {
+                return Err(Error::Denied("the image below was not opened".into()));
+            }
             Below::Nothing => {
                 buf.fill(0);
                 return Ok(());

@@ -263,7 +263,8 @@ pub(crate) const HINTS: [&str; 2] = ["nocow", "extent_size_hint"];
 pub(crate) fn table(format: &FormatInfo, with_file: bool) -> Vec<&'static OptionSpec> {
     let of_file = |name: &str| FILE_OPTIONS.iter().any(|spec| spec.name == name);
     // Raw has none of its own but the size: what it can do is what its file can.
-    let own = format.create_options.iter().filter(|spec| format.backing || !of_file(spec.name));
+    let own =
+        format.create_options.iter().filter(|spec| format.name != "raw" || !of_file(spec.name));
     let mut table: Vec<&'static OptionSpec> = own.collect();
     if with_file {
         for spec in &FILE_OPTIONS {
@@ -272,13 +273,14 @@ pub(crate) fn table(format: &FormatInfo, with_file: bool) -> Vec<&'static Option
             }
         }
     }
+    table.extend(format.extra_options);
     table
 }
 
-/// The lines of `-o help`.
-pub(crate) fn help(specs: &[&'static OptionSpec]) -> String {
+/// The lines of `-o help`; what qemu-img has not, which is `extra`, comes last.
+pub(crate) fn help(specs: &[&'static OptionSpec], extra: &[OptionSpec]) -> String {
     let mut sorted = specs.to_vec();
-    sorted.sort_unstable_by_key(|spec| spec.name);
+    sorted.sort_unstable_by_key(|spec| (extra.contains(spec), spec.name));
     let mut text = String::new();
     for spec in sorted {
         let kind = match spec.kind {

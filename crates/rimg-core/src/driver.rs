@@ -50,12 +50,30 @@ pub struct FormatInfo {
     pub description: &'static str,
     /// Creation options, in the order in which `create` prints them.
     pub create_options: &'static [OptionSpec],
+    /// Creation options that the format's reference implementation has not; help shows them behind
+    /// the others. Nothing but what the caller asks for comes from them: they have no defaults.
+    pub extra_options: &'static [OptionSpec],
     /// Options that an existing image can be brought to, in the order of their help.
     pub amend_options: &'static [OptionSpec],
     /// Whether images can be created and written.
     pub writable: bool,
     /// Whether an image may have another one below it.
     pub backing: bool,
+    /// Whether images may hold compressed clusters, and be written with them.
+    pub compresses: bool,
+}
+
+impl FormatInfo {
+    /// All creation options, those of the reference implementation first.
+    pub fn all_create_options(&self) -> impl Iterator<Item = &'static OptionSpec> + use<> {
+        self.create_options.iter().chain(self.extra_options)
+    }
+
+    /// The creation option with this name.
+    #[must_use]
+    pub fn create_option(&self, name: &str) -> Option<&'static OptionSpec> {
+        self.all_create_options().find(|spec| spec.name == name)
+    }
 }
 
 /// The part of a file that a format is recognised by.

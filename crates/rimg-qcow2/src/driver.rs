@@ -26,6 +26,8 @@ static INFO: FormatInfo = FormatInfo {
     create_options: options::SPECS,
     writable: true,
     backing: true,
+    compresses: true,
+    extra_options: &[],
 };
 
 /// Recognises, opens and creates qcow2 images; there is one, [`DRIVER`].

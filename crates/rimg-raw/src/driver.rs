@@ -19,6 +19,8 @@ static INFO: FormatInfo = FormatInfo {
     create_options: options::SPECS,
     writable: true,
     backing: false,
+    compresses: false,
+    extra_options: &[],
 };
 
 /// Opens and creates raw images; there is one, [`DRIVER`].

@@ -8,9 +8,7 @@ pub(crate) fn normalise(format: &FormatInfo, options: &RawOptions) -> Result<Raw
     let mut plain = options.clone();
     for (name, value) in options.iter() {
         let spec = format
-            .create_options
-            .iter()
-            .find(|spec| spec.name == name)
+            .create_option(name)
             .ok_or_else(|| invalid("options", format!("Invalid parameter '{name}'")))?;
         plain.set(name, normalise_value(spec, value)?);
     }

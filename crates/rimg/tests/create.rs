@@ -27,6 +27,8 @@ static FAILING: FormatInfo = FormatInfo {
     ],
     writable: true,
     backing: true,
+    compresses: false,
+    extra_options: &[],
 };
 
 const fn option(name: &'static str) -> rimg::OptionSpec {

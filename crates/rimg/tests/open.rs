@@ -23,6 +23,8 @@ static FOOTER: FormatInfo = FormatInfo {
     create_options: &[],
     writable: false,
     backing: false,
+    compresses: false,
+    extra_options: &[],
 };
 
 impl FormatDriver for Footer {

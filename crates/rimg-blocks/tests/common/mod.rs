@@ -35,6 +35,8 @@ impl FormatDriver for ToyDriver {
             amend_options: &[],
             writable: true,
             backing: true,
+            compresses: false,
+            extra_options: &[],
         };
         &INFO
     }

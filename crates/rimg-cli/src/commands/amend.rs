@@ -102,7 +102,7 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
     }
     let info = amendable(opened.format())?;
     let chosen = list.resolve(&table(info)).map_err(|message| {
-        let is_for_create = |name: &str| info.create_options.iter().any(|spec| spec.name == name);
+        let is_for_create = |name: &str| info.create_option(name).is_some();
         match list.iter().find(|(name, _)| message == format!("Invalid parameter '{name}'")) {
             Some((name, _)) if is_for_create(name) => {
                 Stop::failed(message).with_hint("This option is only supported for image creation")
@@ -134,7 +134,7 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
 
 fn print_options(run: &mut Run<'_>, format: &str) -> Result<u8, Stop> {
     let info = amendable(format)?;
-    let lines = options::help(&table(info));
+    let lines = options::help(&table(info), &[]);
     run.print(&format!("Amend options for '{}':\n{lines}", info.name))?;
     Ok(0)
 }

@@ -2,6 +2,7 @@
 
 use crate::args::{CommandHelp, Example, Flag};
 use crate::commands::{Command, common, parse, text};
+use crate::epoch::source_date_epoch;
 use crate::images::{self, How, ImageName, Opened};
 use crate::message::{Stop, describe};
 use crate::output::snapshots as output;
@@ -202,11 +203,8 @@ fn cut(name: &str) -> &str {
 /// The time: that of `SOURCE_DATE_EPOCH` where it is set, so that the same commands make the same
 /// files, else the clock's to the microsecond.
 fn now() -> Result<(u32, u32), Stop> {
-    if let Some(epoch) = std::env::var_os("SOURCE_DATE_EPOCH") {
-        let epoch = text(&epoch);
-        return epoch.parse().map(|seconds| (seconds, 0)).map_err(|_| {
-            Stop::failed(format!("SOURCE_DATE_EPOCH is no time of the years 1970 to 2106: {epoch}"))
-        });
+    if let Some(seconds) = source_date_epoch().map_err(Stop::failed)? {
+        return Ok((seconds, 0));
     }
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     // The field ends in 2106, and wraps around then.

@@ -1,8 +1,9 @@
 //! New images: from what the user said to what a format driver is told.
 
+use crate::epoch::source_date_epoch;
 use crate::images::format;
 use crate::images::name::{ImageName, combine, protocol_of};
-use crate::images::open::{How, KEY_SECRET, open_or_reason};
+use crate::images::open::{How, KEY_SECRETS, open_or_reason};
 use crate::message::{describe, describe_io};
 use crate::options::{self, Chosen, OptionList};
 use rimg::{
@@ -11,6 +12,11 @@ use rimg::{
 };
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+
+const PREALLOCATION: &str = "preallocation";
+
+/// The option by which formats that keep a time take it, in seconds since 1970.
+const TIMESTAMP: &str = "timestamp";
 
 /// What the user said of an image to be made.
 #[derive(Debug, Clone, Default)]
@@ -165,11 +171,9 @@ impl PlannedImage {
         if let Some(unknown) = backing_format.filter(|name| format(name).is_none()) {
             return Err(format!("Parameter 'backing-fmt' does not accept value '{unknown}'"));
         }
-        let mut unseen = options::HINTS.to_vec();
-        unseen.push("size");
         let creator = Creator::new(self.format.name)
             .size(self.size_bytes)
-            .options(&self.chosen.for_driver(&unseen))
+            .options(&self.driver_options()?)
             .options(&self.secrets)
             .open_backing(false)
             .policy(LocalFiles);
@@ -179,12 +183,35 @@ impl PlannedImage {
         }
     }
 
+    /// What the format is told: not what is for the file alone.
+    fn driver_options(&self) -> Result<RawOptions, String> {
+        let mut unseen = options::HINTS.to_vec();
+        unseen.push("size");
+        if self.format.create_option(PREALLOCATION).is_none() {
+            // The file begins empty: there is nothing to allocate before the format writes to it.
+            match self.chosen.plain(PREALLOCATION) {
+                None | Some("off" | "falloc" | "full") => unseen.push(PREALLOCATION),
+                Some("metadata") => return Err("Unsupported preallocation mode: metadata".into()),
+                Some(other) => return Err(format!("invalid parameter value: {other}")),
+            }
+        }
+        let mut options = self.chosen.for_driver(&unseen);
+        if self.format.create_option(TIMESTAMP).is_some()
+            && options.value(TIMESTAMP).is_none()
+            && let Some(epoch) = source_date_epoch()?
+        {
+            options.set(TIMESTAMP, epoch.to_string());
+        }
+        Ok(options)
+    }
+
     /// What has to be said to open the image once it is made: the key of an encrypted one.
     pub(crate) fn open_options(&self) -> RawOptions {
         let mut options = self.secrets.clone();
-        let key = KEY_SECRET;
-        if let Some(id) = self.chosen.plain(key) {
-            options.set(key, id);
+        for key in KEY_SECRETS {
+            if let Some(id) = self.chosen.plain(key) {
+                options.set(key, id);
+            }
         }
         options
     }
@@ -287,11 +314,8 @@ pub(crate) fn plan_target(
 /// # Errors
 /// The message.
 pub(crate) fn require_compression(format_name: &str) -> Result<(), String> {
-    let compresses = |format: &&FormatInfo| {
-        format.create_options.iter().any(|spec| spec.name == "compression_type")
-    };
     match format(format_name) {
-        Some(info) if compresses(&info) => Ok(()),
+        Some(info) if info.compresses => Ok(()),
         _ => Err("Compression not supported for this file format".to_owned()),
     }
 }

@@ -55,6 +55,9 @@ impl Default for How {
 /// The option that names an image's passphrase.
 pub(crate) const KEY_SECRET: &str = "encrypt.key-secret";
 
+/// The same in all formats: where nothing but encryption is what a format does, it has no prefix.
+pub(crate) const KEY_SECRETS: [&str; 2] = [KEY_SECRET, "key-secret"];
+
 impl How {
     /// What the format is told: nothing of a passphrase that nobody is going to try.
     fn options(&self) -> RawOptions {

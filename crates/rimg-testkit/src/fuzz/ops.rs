@@ -59,7 +59,7 @@ fn create(dir: &MemoryDir, format: &FormatInfo, input: &mut Input<'_>) -> Option
     let switches = input.number(2);
     let below_bytes = input.number(2) * 512 % MAX_DISK_BYTES;
     let mut options = RawOptions::new();
-    for (place, spec) in format.create_options.iter().enumerate() {
+    for (place, spec) in format.all_create_options().enumerate() {
         // The byte is read for every option: what comes after does not depend on the format's.
         let choice = input.byte();
         if switches >> (place % 16) & 1 != 0
