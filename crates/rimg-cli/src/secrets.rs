@@ -73,22 +73,21 @@ fn add(secrets: &mut RawOptions, definition: &str) -> Result<(), String> {
 }
 
 /// Names and values of a definition.
-struct Object(Vec<(String, String)>);
+struct Object(Vec<(String, Secret)>);
 
 impl Object {
     /// Reads `TYPE,name=value,…` or a JSON object.
     fn parse(definition: &str) -> Result<Self, String> {
         if definition.starts_with('{') {
-            let entries = read_options(definition);
-            return entries
-                .map(Self)
-                .map_err(|ReadError(reason)| format!("JSON parse error, {reason}"));
+            let entries = read_options(definition)
+                .map_err(|ReadError(reason)| format!("JSON parse error, {reason}"))?;
+            return Ok(Self(entries.into_iter().map(forgotten).collect()));
         }
         let mut entries = Vec::new();
         for (index, (name, value)) in split_list(definition).into_iter().enumerate() {
             entries.push(match value {
-                Some(value) => (name, value),
-                None if index == 0 => ("qom-type".to_owned(), name),
+                Some(value) => forgotten((name, value)),
+                None if index == 0 => forgotten(("qom-type".to_owned(), name)),
                 None => return Err(format!("Expected '=' after parameter '{name}'")),
             });
         }
@@ -98,7 +97,7 @@ impl Object {
     /// The last value counts.
     fn value(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().rev().find(|(known, _)| known == name);
-        found.map(|(_, value)| value.as_str())
+        found.and_then(|(_, value)| str::from_utf8(value.expose()).ok())
     }
 
     /// What the definition holds, or the file that it names.
@@ -152,6 +151,11 @@ impl Object {
             )),
         }
     }
+}
+
+/// Any value may be the secret: it is overwritten when it is dropped.
+fn forgotten((name, value): (String, String)) -> (String, Secret) {
+    (name, Secret::new(value.into_bytes()))
 }
 
 fn is_identifier(id: &str) -> bool {
