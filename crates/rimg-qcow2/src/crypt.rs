@@ -19,7 +19,7 @@ use core::fmt;
 use rimg_core::{Error, InfoValue, OpenOptions, RawOptions, Result, Secret, Storage, num};
 use rimg_crypto::luks1;
 use rimg_crypto::{CipherAlgorithm, CipherMode, CipherSpec, IvGenerator, SectorCipher};
-use std::sync::Mutex;
+use std::sync::RwLock;
 
 /// The options of an open image, and of a new one, start with this.
 pub(crate) const PREFIX: &str = "encrypt.";
@@ -36,8 +36,9 @@ pub(crate) struct Encryption {
     cipher: Option<SectorCipher>,
     /// The key that LUKS keeps, for further key slots.
     master_key: Option<Secret>,
-    /// Taken by writers of less than a sector: the rest of it has to be read before.
-    part_of_sector: Mutex<()>,
+    /// Writers of less than a sector are alone, as they read the rest of it before; those of whole
+    /// sectors share it.
+    whole_sectors: RwLock<()>,
 }
 
 enum Method {
@@ -85,7 +86,7 @@ impl Encryption {
             };
             (Method::Luks(Box::new(luks)), cipher, key)
         };
-        Ok(Some(Self { method, cipher, master_key, part_of_sector: Mutex::new(()) }))
+        Ok(Some(Self { method, cipher, master_key, whole_sectors: RwLock::new(()) }))
     }
 
     /// What `info` says of it, under the names and in the order of QEMU's JSON.

@@ -9,6 +9,7 @@ use common::{DRIVERS, Op, apply, create, open, random_bytes};
 use rimg_core::{BlockImage, RawOptions, Repair, Storage};
 use rimg_testkit::storages::{Delay, DelayedStorage, OperationKind};
 use rimg_testkit::{MemoryDir, MemoryStorage, ModelDisk, Rng};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 
@@ -169,4 +170,34 @@ fn assert_sound(image: &dyn BlockImage) {
         .check(Repair::Nothing, &mut |finding| findings.push(finding.message.clone()))
         .unwrap();
     assert!(findings.is_empty(), "{findings:#?}");
+}
+
+/// Who writes a part of a sector reads the rest of it before, and must not bring it back.
+#[test]
+fn parts_of_encrypted_sectors_do_not_undo_whole_ones() {
+    let dir = MemoryDir::new(DRIVERS);
+    let key =
+        RawOptions::new().with_secret("s", "swordfish".into()).with("encrypt.key-secret", "s");
+    let new = key.clone().with("encrypt.format", "aes");
+    dir.create("disk", "qcow2", 1 << 20, &new).unwrap();
+    let image = dir.open_with("disk", "qcow2", true, &key).unwrap();
+    let writer = image.writer().unwrap();
+    writer.write_at(&[0; 512], 0).unwrap();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                writer.write_at(&[0xff; 100], 0).unwrap();
+            }
+        });
+        let undone = (0..3000_u32).find(|turn| {
+            let byte = turn.to_le_bytes()[0];
+            writer.write_at(&[byte; 512], 0).unwrap();
+            let mut rest = [0; 412];
+            image.read_at(&mut rest, 100).unwrap();
+            rest != [byte; 412]
+        });
+        done.store(true, Ordering::Relaxed);
+        assert_eq!(undone, None, "the turn whose write was undone");
+    });
 }

@@ -56,7 +56,11 @@ impl Qcow2Image {
     pub(crate) fn write_claimed(&self, buf: &[u8], at: u64) -> Result<()> {
         let Some(encryption) = &self.encryption else { return self.write_whole(buf, at) };
         match whole_sectors(at, buf.len())? {
-            None => self.write_whole(buf, at),
+            None => {
+                let lock = &encryption.whole_sectors;
+                let _among_equals = lock.read().unwrap_or_else(PoisonError::into_inner);
+                self.write_whole(buf, at)
+            }
             Some(around) => self.write_within(encryption, &around, buf),
         }
     }
@@ -64,7 +68,7 @@ impl Qcow2Image {
     /// Writes a part of sectors: what is around it is read before, and nobody else changes it
     /// meanwhile.
     fn write_within(&self, encryption: &Encryption, around: &Around, buf: &[u8]) -> Result<()> {
-        let alone = encryption.part_of_sector.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = encryption.whole_sectors.write().unwrap_or_else(PoisonError::into_inner);
         let mut sectors = vec![0; around.len];
         // The last sector may end behind the disk.
         let size = rimg_core::BlockImage::size_bytes(self);
