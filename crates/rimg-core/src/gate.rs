@@ -1,6 +1,6 @@
 //! How a format reaches files other than the one it was given.
 
-use crate::{BlockImage, Error, Limits, RawOptions, Result, Storage};
+use crate::{BlockImage, Error, ImageInfo, Limits, RawOptions, Result, Storage};
 use core::fmt::{self, Debug};
 use std::sync::Arc;
 
@@ -112,4 +112,16 @@ pub trait TargetFiles: Sync {
     /// # Errors
     /// Why it could not be made.
     fn sibling(&self, name: &str) -> Result<Arc<dyn Storage>>;
+
+    /// The name of the image's own file, without folders, where it has one: some formats name
+    /// siblings after it.
+    fn main_name(&self) -> Option<&str> {
+        None
+    }
+
+    /// What the image below says of itself, where one is named and was opened: some formats note
+    /// which version of it they were made over.
+    fn backing_info(&self) -> Option<&ImageInfo> {
+        None
+    }
 }

@@ -54,7 +54,14 @@ impl MemoryDir {
                 main
             }
         };
-        self.driver(format).create(&MemoryTarget { dir: self, main }, size, options)
+        let backing = match (options.value("backing_file"), options.value("backing_fmt")) {
+            (Some(below), Some(format)) if format != "raw" => {
+                Some(self.open(below, format, false)?.info()?)
+            }
+            _ => None,
+        };
+        let target = MemoryTarget { dir: self, main, name: name.to_owned(), backing };
+        self.driver(format).create(&target, size, options)
     }
 
     /// Opens an image.
@@ -110,6 +117,8 @@ impl DependencyGate for MemoryDir {
 struct MemoryTarget<'a> {
     dir: &'a MemoryDir,
     main: Arc<dyn Storage>,
+    name: String,
+    backing: Option<ImageInfo>,
 }
 
 impl TargetFiles for MemoryTarget<'_> {
@@ -121,6 +130,14 @@ impl TargetFiles for MemoryTarget<'_> {
         let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
         self.dir.put(name, Arc::clone(&storage));
         Ok(storage)
+    }
+
+    fn main_name(&self) -> Option<&str> {
+        Some(&self.name)
+    }
+
+    fn backing_info(&self) -> Option<&ImageInfo> {
+        self.backing.as_ref()
     }
 }
 

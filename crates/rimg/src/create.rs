@@ -8,7 +8,9 @@ use crate::probe::probe;
 use crate::registry::{FORMATS, Formats, driver};
 use crate::target::Target;
 use core::fmt::{self, Debug};
-use rimg_core::{DependencyRole, Error, FormatDriver, Limits, RawOptions, Result, Secret};
+use rimg_core::{
+    DependencyRole, Error, FormatDriver, ImageInfo, Limits, RawOptions, Result, Secret,
+};
 use rimg_storage::{CacheMode, FileOptions, FileStorage};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -171,11 +173,11 @@ impl Creator {
         }
         let options = normalise(format, &self.options)?;
         let size_bytes = self.given_size(&options)?;
-        let backing_size = self.check_backing(path, &options)?;
+        let backing = self.check_backing(path, &options)?;
         let size_bytes = size_bytes
-            .or(backing_size)
+            .or(backing.as_ref().map(|backing| backing.virtual_size_bytes))
             .ok_or_else(|| invalid("size", "Image creation needs a size parameter".to_owned()))?;
-        Ok(Plan { driver, size_bytes, options, cache: self.cache })
+        Ok(Plan { driver, size_bytes, options, backing, cache: self.cache })
     }
 
     /// The size as given, as an argument or as an option.
@@ -189,8 +191,8 @@ impl Creator {
         }
     }
 
-    /// Checks what is said of the image below, and returns its size if it was opened.
-    fn check_backing(&self, path: &Path, options: &RawOptions) -> Result<Option<u64>> {
+    /// Checks what is said of the image below, and returns what it says of itself if it was opened.
+    fn check_backing(&self, path: &Path, options: &RawOptions) -> Result<Option<ImageInfo>> {
         let format = options.value(BACKING_FORMAT);
         let Some(name) = options.value(BACKING_FILE) else {
             return match format {
@@ -234,7 +236,7 @@ impl Creator {
         // Its size is all that is wanted: that takes no key.
         opener = opener.inspect_only(true);
         let image = opener.open(below).map_err(|error| dependency(error.source))?;
-        Ok(Some(image.size_bytes()))
+        image.info().map(Some)
     }
 
     /// The format that the file looks like, to help the user.
@@ -254,6 +256,8 @@ pub struct Plan {
     pub size_bytes: u64,
     /// The options as given, sizes in plain bytes.
     pub options: RawOptions,
+    /// What the image below says of itself, if it was opened.
+    backing: Option<ImageInfo>,
     cache: CacheMode,
 }
 
@@ -268,7 +272,8 @@ impl Plan {
     }
 
     fn write(&self, path: &Path) -> Result<()> {
-        let target = Target::new(path, FileOptions::write().cache(self.cache))?;
+        let options = FileOptions::write().cache(self.cache);
+        let target = Target::new(path, options, self.backing.clone())?;
         let done = self
             .driver
             .create(&target, self.size_bytes, &self.options)

@@ -7,7 +7,9 @@
 
 use crate::policy::resolve_name;
 use core::ops::Range;
-use rimg_core::{Error, Result, Storage, StorageRun, StorageWrite, TargetFiles, Zeroing};
+use rimg_core::{
+    Error, ImageInfo, Result, Storage, StorageRun, StorageWrite, TargetFiles, Zeroing,
+};
 use rimg_storage::{Creation, FileOptions, FileStorage};
 use std::fs;
 use std::io;
@@ -20,14 +22,20 @@ pub(crate) struct Target {
     path: PathBuf,
     options: FileOptions,
     main: Arc<dyn Storage>,
+    backing: Option<ImageInfo>,
     files: Mutex<Vec<Arc<NewFile>>>,
 }
 
 impl Target {
-    pub(crate) fn new(path: &Path, options: FileOptions) -> Result<Self> {
+    /// `backing` is what the image below says of itself, if it was opened.
+    pub(crate) fn new(
+        path: &Path,
+        options: FileOptions,
+        backing: Option<ImageInfo>,
+    ) -> Result<Self> {
         let main = Arc::new(NewFile::open(path, options)?);
         let files = Mutex::new(vec![Arc::clone(&main)]);
-        Ok(Self { path: path.to_owned(), options, main, files })
+        Ok(Self { path: path.to_owned(), options, main, backing, files })
     }
 
     /// Takes back what was done: after an error.
@@ -57,6 +65,14 @@ impl TargetFiles for Target {
         let file = Arc::new(NewFile::open(&path, self.options)?);
         self.files.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&file));
         Ok(file)
+    }
+
+    fn main_name(&self) -> Option<&str> {
+        self.path.file_name()?.to_str()
+    }
+
+    fn backing_info(&self) -> Option<&ImageInfo> {
+        self.backing.as_ref()
     }
 }
 
