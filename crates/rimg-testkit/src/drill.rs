@@ -28,6 +28,8 @@ pub struct Drill {
     size_bytes: u64,
     step_bytes: u64,
     below_bytes: u64,
+    /// Otherwise it is raw.
+    below_has_own_format: bool,
 }
 
 impl Drill {
@@ -35,7 +37,15 @@ impl Drill {
     #[must_use]
     pub fn new(drivers: &'static [&'static dyn FormatDriver], size_bytes: u64) -> Self {
         let (create, open) = (RawOptions::new(), RawOptions::new());
-        Self { drivers, create, open, size_bytes, step_bytes: 512, below_bytes: 0 }
+        Self {
+            drivers,
+            create,
+            open,
+            size_bytes,
+            step_bytes: 512,
+            below_bytes: 0,
+            below_has_own_format: false,
+        }
     }
 
     /// With this creation option.
@@ -68,6 +78,13 @@ impl Drill {
         self
     }
 
+    /// As [`over`](Self::over), but the image below is of the same format, which allows no other.
+    #[must_use]
+    pub fn over_own_format(mut self, bytes: u64) -> Self {
+        self.below_has_own_format = true;
+        self.over(bytes)
+    }
+
     fn format(&self) -> &'static str {
         self.drivers[0].format().name
     }
@@ -82,9 +99,17 @@ impl Drill {
         let mut below = Vec::new();
         if self.below_bytes > 0 {
             below = GuestContents::new(7, self.below_bytes).to_vec();
-            dir.put("base", Arc::new(MemoryStorage::from(below.clone())));
             options.set("backing_file", "base");
-            options.set("backing_fmt", "raw");
+            if self.below_has_own_format {
+                dir.create("base", self.format(), self.below_bytes, RawOptions::NONE).unwrap();
+                let base = dir.open("base", self.format(), true).unwrap();
+                base.writer().unwrap().write_at(&below, 0).unwrap();
+                base.close().unwrap();
+                options.set("backing_fmt", self.format());
+            } else {
+                dir.put("base", Arc::new(MemoryStorage::from(below.clone())));
+                options.set("backing_fmt", "raw");
+            }
         }
         dir.create("disk", self.format(), self.size_bytes, &options).unwrap();
         // Formats round sizes up to what they can express.
