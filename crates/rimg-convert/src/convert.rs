@@ -16,7 +16,7 @@ use crate::unit::{ENCODED_UNIT_BYTES, UNIT_BYTES, Unit};
 use crate::worker::{Task, Worker};
 use core::ops::Range;
 use rimg_core::num::to_u64;
-use rimg_core::{BlockImage, ImageWrite};
+use rimg_core::{BlockImage, CompressedWrite, ImageWrite};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 
@@ -279,7 +279,8 @@ fn coding(
     target: &dyn BlockImage,
     options: &ConvertOptions,
 ) -> Result<Option<Coding>, ConvertError> {
-    if !options.compress {
+    let is_required = target.compressor().is_some_and(CompressedWrite::is_required);
+    if !options.compress && !is_required {
         return Ok(None);
     }
     let compressor = target.compressor().ok_or(ConvertError::NoCompression)?;

@@ -65,6 +65,11 @@ pub trait CompressedWrite: Send + Sync {
     /// The size of a cluster in bytes.
     fn cluster_bytes(&self) -> u32;
 
+    /// Whether the format stores all clusters encoded, so that nobody has to ask for it.
+    fn is_required(&self) -> bool {
+        false
+    }
+
     /// Encodes and stores `cluster` at `at`, or stores it plainly where encoding does not help.
     /// The cluster is whole, or ends where the disk ends.
     ///
