@@ -262,26 +262,30 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Creates the image.
+    /// Creates the image and returns the files that it consists of, its own first. They are what
+    /// has to go when the image is given up after all.
     ///
     /// # Errors
     /// As for [`Creator::create`].
-    pub fn carry_out(&self, path: impl AsRef<Path>) -> Result<(), FileError> {
+    pub fn carry_out(&self, path: impl AsRef<Path>) -> Result<Vec<PathBuf>, FileError> {
         let path = path.as_ref();
         self.write(path).map_err(FileError::new(Action::Create, path))
     }
 
-    fn write(&self, path: &Path) -> Result<()> {
+    fn write(&self, path: &Path) -> Result<Vec<PathBuf>> {
         let options = FileOptions::write().cache(self.cache);
         let target = Target::new(path, options, self.backing.clone())?;
         let done = self
             .driver
             .create(&target, self.size_bytes, &self.options)
             .and_then(|()| target.finish());
-        if done.is_err() {
-            target.undo();
+        match done {
+            Ok(()) => Ok(target.paths()),
+            Err(error) => {
+                target.undo();
+                Err(error)
+            }
         }
-        done
     }
 }
 

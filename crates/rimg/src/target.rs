@@ -45,6 +45,12 @@ impl Target {
         }
     }
 
+    /// Where the files are, the image's own first.
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        files.iter().map(|file| file.path.clone()).collect()
+    }
+
     /// Empties what has not been written to: an image may be an empty file.
     pub(crate) fn finish(&self) -> Result<()> {
         for file in self.files.lock().unwrap_or_else(PoisonError::into_inner).iter() {

@@ -175,11 +175,11 @@ fn copy(run: &Run<'_>, mut args: Args, input: &OsStr, output: &OsStr) -> Result<
     };
     let size = range.end.saturating_sub(range.start);
     let planned = images::plan_target(output, &format, wishes, size).map_err(Stop::failed)?;
-    planned.create().map_err(|reason| {
+    let files = planned.create().map_err(|reason| {
         let output = super::text(output);
         Stop::failed(format!("{output}: error while creating output image: {reason}"))
     })?;
-    let guard = TargetGuard::created(planned.files());
+    let guard = TargetGuard::created(files);
     let mut how = How { writable: true, format: Some(format), ..How::default() };
     how.cache = images::image_cache(None)?;
     let name = ImageName::parse(output, false, &mut how)?;

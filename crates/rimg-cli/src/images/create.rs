@@ -8,7 +8,6 @@ use crate::message::{describe, describe_io};
 use crate::options::{self, Chosen, OptionList};
 use rimg::{
     Creator, Error, FileError, FormatInfo, LocalFiles, LockConflict, OptionSpec, RawOptions,
-    resolve_name,
 };
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -162,11 +161,11 @@ impl PlannedImage {
         format!("Formatting '{filename}', fmt={}{shown}\n", self.format.name)
     }
 
-    /// Makes the image.
+    /// Makes the image, and returns the files that it consists of.
     ///
     /// # Errors
     /// The message, without the image's name.
-    pub(crate) fn create(&self) -> Result<(), String> {
+    pub(crate) fn create(&self) -> Result<Vec<PathBuf>, String> {
         let backing_format = self.chosen.plain("backing_fmt");
         if let Some(unknown) = backing_format.filter(|name| format(name).is_none()) {
             return Err(format!("Parameter 'backing-fmt' does not accept value '{unknown}'"));
@@ -177,10 +176,11 @@ impl PlannedImage {
             .options(&self.secrets)
             .open_backing(false)
             .policy(LocalFiles);
-        match creator.create(self.path()) {
-            Ok(_) => Ok(()),
-            Err(FileError { source, .. }) => Err(self.reason(&source)),
-        }
+        let path = self.path();
+        creator
+            .plan(&path)
+            .and_then(|plan| plan.carry_out(&path))
+            .map_err(|FileError { source, .. }| self.reason(&source))
     }
 
     /// What the format is told: not what is for the file alone.
@@ -240,15 +240,6 @@ impl PlannedImage {
             }
             other => describe(other),
         }
-    }
-
-    /// The files that the image will consist of, its own first.
-    pub(crate) fn files(&self) -> Vec<PathBuf> {
-        let path = self.path();
-        let data_file = self.chosen.plain("data_file");
-        // A name that does not resolve was refused before anything was made.
-        let data_file = data_file.and_then(|name| resolve_name(Some(&path), name).ok());
-        std::iter::once(path).chain(data_file).collect()
     }
 }
 

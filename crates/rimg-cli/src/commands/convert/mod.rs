@@ -271,11 +271,11 @@ fn open_target(args: &Args, size_bytes: u64) -> Result<(Opened, TargetGuard), St
     how.cache = images::target_cache(args.target_cache.as_deref())?;
     how.format = Some(format.to_owned());
     how.options = planned.open_options();
-    planned.create().map_err(|reason| {
+    let files = planned.create().map_err(|reason| {
         let filename = text(&args.target);
         Stop::failed(format!("{filename}: error while converting {format}: {reason}"))
     })?;
-    let guard = TargetGuard::created(planned.files());
+    let guard = TargetGuard::created(files);
     let name = ImageName::parse(&args.target, false, &mut how)?;
     // On failure the guard removes what was made.
     Ok((images::open(&name, &how)?, guard))
