@@ -10,6 +10,8 @@ pub static FORMATS: Formats = &[
     #[cfg(feature = "qcow2")]
     &rimg_qcow2::DRIVER,
     &rimg_raw::DRIVER,
+    #[cfg(feature = "vmdk")]
+    &rimg_vmdk::DRIVER,
 ];
 
 /// The driver of the format with this name, as in `-f` and `-O`.

@@ -1,0 +1,126 @@
+//! What lies below: the parent, and whether it is still the one that the image was made over.
+
+use crate::error::CorruptKind;
+use core::ops::Range;
+use rimg_core::{BlockImage, Error, Extent, ImageInfo, InfoValue, Result, Storage};
+use std::sync::Arc;
+
+/// What lies below.
+#[derive(Debug, Default)]
+pub(crate) struct Parent {
+    pub(crate) image: Option<Arc<dyn BlockImage>>,
+    /// The image names a parent, but the caller did not want it opened.
+    pub(crate) left_out: bool,
+    /// It is not what it was when the image was made.
+    pub(crate) mismatch: Option<Mismatch>,
+}
+
+/// What is wrong with a parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mismatch {
+    /// It has this content ID.
+    Changed(u32),
+    /// It has no content ID at all.
+    NoContentId,
+}
+
+impl Parent {
+    pub(crate) const fn is_none(&self) -> bool {
+        self.image.is_none() && !self.left_out
+    }
+
+    /// Refuses to read from a parent that cannot be trusted to be the right one.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.left_out {
+            return Err(Error::Denied("the image below was not opened".to_owned()));
+        }
+        let kind = match self.mismatch {
+            None => return Ok(()),
+            Some(Mismatch::Changed(found)) => CorruptKind::ParentChanged { found },
+            Some(Mismatch::NoContentId) => CorruptKind::ParentFormat,
+        };
+        Err(kind.at("descriptor", "parentCID", 0))
+    }
+
+    /// How long what lies below is at least, as far as that is known.
+    fn size_bytes(&self) -> u64 {
+        match &self.image {
+            Some(image) => image.size_bytes(),
+            None if self.left_out => u64::MAX,
+            None => 0,
+        }
+    }
+}
+
+/// Compares a parent's content ID with the one that is expected.
+pub(crate) fn compare(parent: &dyn BlockImage, expected: u32) -> Result<Option<Mismatch>> {
+    Ok(match content_id(&parent.info()?) {
+        Some(found) if found == expected => None,
+        Some(found) => Some(Mismatch::Changed(found)),
+        None => Some(Mismatch::NoContentId),
+    })
+}
+
+/// The content ID that an image says it has.
+pub(crate) fn content_id(info: &ImageInfo) -> Option<u32> {
+    if info.format != crate::error::FORMAT {
+        return None;
+    }
+    info.specific.iter().find_map(|(name, value)| match value {
+        InfoValue::Number(cid) if *name == "cid" => u32::try_from(*cid).ok(),
+        _ => None,
+    })
+}
+
+/// The part of the parent that lies below one extent.
+#[derive(Debug)]
+pub(crate) struct Below {
+    parent: Arc<Parent>,
+    /// Where the extent starts on the disk, in bytes.
+    start: u64,
+}
+
+impl Below {
+    /// `None` where nothing is.
+    pub(crate) fn of_extent(parent: &Arc<Parent>, start: u64) -> Option<Arc<dyn BlockImage>> {
+        let below = Self { parent: Arc::clone(parent), start };
+        (below.size_bytes() > 0).then(|| {
+            let below: Arc<dyn BlockImage> = Arc::new(below);
+            below
+        })
+    }
+}
+
+impl BlockImage for Below {
+    fn size_bytes(&self) -> u64 {
+        self.parent.size_bytes().saturating_sub(self.start)
+    }
+
+    fn read_at(&self, buf: &mut [u8], at: u64) -> Result<()> {
+        self.parent.check()?;
+        let Some(image) = &self.parent.image else {
+            return Err(Error::Misuse("there is nothing below"));
+        };
+        image.read_at(buf, at.saturating_add(self.start))
+    }
+
+    fn extent_at(&self, range: Range<u64>) -> Result<Extent> {
+        let Some(image) = &self.parent.image else {
+            return Err(Error::Misuse("there is nothing below"));
+        };
+        let shift = |at: u64| at.saturating_add(self.start);
+        image.extent_at(shift(range.start)..shift(range.end))
+    }
+
+    fn info(&self) -> Result<ImageInfo> {
+        Ok(ImageInfo::default())
+    }
+
+    fn file(&self, _index: u16) -> Option<&Arc<dyn Storage>> {
+        None
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        Ok(())
+    }
+}
