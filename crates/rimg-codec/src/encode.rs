@@ -9,6 +9,30 @@ use rimg_core::Codec;
 
 use crate::error::CodecUnavailable;
 
+/// Whether [`recode`] brings encoded bytes from one codec to another: without decoding and encoding
+/// them anew.
+///
+/// Raw deflate is wrapped as zlib. Not the other way round: zlib streams may reach back farther than
+/// readers of qcow2 look.
+#[must_use]
+pub fn can_recode(from: Codec, to: Codec) -> bool {
+    from == to || (from, to) == (Codec::Deflate, Codec::Zlib)
+}
+
+/// Appends `encoded`, exactly to the end of its stream, in the form of another codec; `cluster` is
+/// what it decodes to.
+///
+/// Where they [cannot be](can_recode), nothing is appended and the answer is `false`.
+#[must_use]
+pub fn recode(from: Codec, to: Codec, encoded: &[u8], cluster: &[u8], out: &mut Vec<u8>) -> bool {
+    if from == to {
+        out.extend_from_slice(encoded);
+    } else if can_recode(from, to) {
+        deflate::wrap(encoded, cluster, out);
+    }
+    can_recode(from, to)
+}
+
 /// How much work to spend on making clusters small.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]

@@ -27,6 +27,6 @@ mod encode;
 mod error;
 
 pub use decode::Decoder;
-pub use encode::{Encoder, Level};
+pub use encode::{Encoder, Level, can_recode, recode};
 pub use error::{CodecUnavailable, DecodeError};
 pub use rimg_core::Codec;

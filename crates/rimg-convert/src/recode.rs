@@ -7,7 +7,7 @@ use crate::plan::push_zeroes;
 use crate::unit::{Op, Piece, Unit};
 use crate::worker::Task;
 use core::ops::Range;
-use rimg_codec::{Decoder, Encoder, Level};
+use rimg_codec::{Decoder, Encoder, Level, can_recode, recode};
 use rimg_core::num::{to_u64, to_usize};
 use rimg_core::{Codec, CompressedWrite, Error, Storage, zeroes};
 
@@ -26,10 +26,10 @@ impl Coding {
         Ok(Self { codec: compressor.codec(), cluster_bytes, target_end })
     }
 
-    /// Whether the target would take these encoded bytes as they are.
+    /// Whether the target would take these encoded bytes as they are, or in another wrapping.
     pub(crate) fn takes(&self, piece: &Piece<'_>, encoded: &Encoded<'_>) -> bool {
         let cluster = to_u64(self.cluster_bytes);
-        encoded.codec == self.codec
+        can_recode(encoded.codec, self.codec)
             && encoded.whole == Some(cluster)
             && piece.at.is_multiple_of(cluster)
             && (piece.len == self.cluster_bytes || piece.end() == self.target_end)
@@ -174,40 +174,30 @@ impl Recoder {
         unit: &mut Unit<'_>,
     ) -> Result<(), ConvertError> {
         let encoded = encoded.and_then(|range| self.input.get(range));
+        let codec = piece.encoded().map_or(self.coding.codec, |encoded| encoded.codec);
         let measured = encoded.and_then(|bytes| {
-            let len = self
-                .decoder
-                .decode_measured(self.coding.codec, bytes, &mut self.cluster)
-                .ok()??;
+            let len = self.decoder.decode_measured(codec, bytes, &mut self.cluster).ok()??;
             bytes.get(..len).filter(|bytes| bytes.len() < self.coding.cluster_bytes)
         });
-        match measured {
-            Some(bytes) => {
-                let guest = self.cluster.get(..piece.len).unwrap_or_default();
-                if task.detect && zeroes::is_zero(guest) {
-                    push_zeroes(&mut unit.ops, piece.at..piece.end(), task.geometry.zero_from);
-                } else {
-                    push_encoded(unit, piece.at, bytes);
-                    unit.passed += 1;
-                }
-                Ok(())
+        if let Some(bytes) = measured {
+            let guest = self.cluster.get(..piece.len).unwrap_or_default();
+            if task.detect && zeroes::is_zero(guest) {
+                push_zeroes(&mut unit.ops, piece.at..piece.end(), task.geometry.zero_from);
+                return Ok(());
             }
-            // The source knows best what is wrong with it, or how it is to be read anyway. The
-            // input buffer may hold clusters that others still need.
-            None => {
-                let mut cluster = vec![0; piece.len];
-                task.read(piece, &mut cluster, &mut unit.warnings)?;
-                encode_cluster(
-                    self.coding,
-                    &mut self.encoder,
-                    &mut self.cluster,
-                    &cluster,
-                    piece.at,
-                    unit,
-                );
-                Ok(())
+            let start = unit.data.len();
+            if recode(codec, self.coding.codec, bytes, &self.cluster, &mut unit.data) {
+                unit.ops.push(Op::Encoded { at: piece.at, data: start..unit.data.len() });
+                unit.passed += 1;
+                return Ok(());
             }
         }
+        // The source knows best what is wrong with it, or how it is to be read anyway. The input
+        // buffer may hold clusters that others still need.
+        let mut cluster = vec![0; piece.len];
+        task.read(piece, &mut cluster, &mut unit.warnings)?;
+        encode_cluster(self.coding, &mut self.encoder, &mut self.cluster, &cluster, piece.at, unit);
+        Ok(())
     }
 }
 
@@ -240,12 +230,6 @@ pub(crate) fn encode_cluster(
             push_write(&mut unit.ops, at, start..unit.data.len());
         }
     }
-}
-
-fn push_encoded(unit: &mut Unit<'_>, at: u64, bytes: &[u8]) {
-    let start = unit.data.len();
-    unit.data.extend_from_slice(bytes);
-    unit.ops.push(Op::Encoded { at, data: start..unit.data.len() });
 }
 
 /// Adds a write, to the one before where it goes on.

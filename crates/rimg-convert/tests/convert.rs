@@ -235,6 +235,24 @@ fn encoded_clusters_pass_through_as_they_are() {
     }
 }
 
+/// Clusters of qcow2 become grains of VMDK by their wrapping alone; not the other way round.
+#[test]
+fn deflate_is_wrapped_as_zlib_without_being_encoded_again() {
+    let layout = [(40, Kind::Encoded(2)), (3, Kind::Data(4)), (0, Kind::Encoded(6))];
+    let mut options = options();
+    options.compress = true;
+    for (from, to, passes) in
+        [(Codec::Deflate, Codec::Zlib, true), (Codec::Zlib, Codec::Deflate, false)]
+    {
+        let source = Disk::new(MIB + 1234, &layout, from, None);
+        let target = Sink::new(MIB + 1234, true).with_codec(to);
+        let summary =
+            convert(&[&source], &target, &options, &Silent, &AtomicBool::new(false)).unwrap();
+        assert_eq!(summary.passed_clusters > 100, passes, "{summary:?}");
+        assert_eq!(target.contents(), source.contents());
+    }
+}
+
 #[test]
 fn a_cluster_that_does_not_decode_is_an_error_that_says_where() {
     let layout =

@@ -26,6 +26,13 @@ pub(super) const ZLIB_WINDOW: usize = 1 << 15;
 /// CMF and FLG (RFC 1950 section 2.2): deflate, window of 32 KiB, default level.
 const ZLIB_HEADER: [u8; 2] = [0x78, 0x9c];
 
+/// Appends a raw stream in the zlib wrapping; `cluster` is what it decodes to.
+pub(super) fn wrap(stream: &[u8], cluster: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&ZLIB_HEADER);
+    out.extend_from_slice(stream);
+    out.extend_from_slice(&adler2::adler32_slice(cluster).to_be_bytes());
+}
+
 /// Encodes clusters with matches at most `WINDOW` bytes away, a power of two.
 #[derive(Debug)]
 pub(super) struct Deflater<const WINDOW: usize, const BUCKETS: usize> {
@@ -50,9 +57,7 @@ impl<const WINDOW: usize, const BUCKETS: usize> Deflater<WINDOW, BUCKETS> {
     pub(super) fn encode_zlib(&mut self, cluster: &[u8], out: &mut Vec<u8>) -> Option<usize> {
         let wrapping = ZLIB_HEADER.len() + size_of::<u32>();
         let stream = self.deflate(cluster, cluster.len().checked_sub(1 + wrapping)?)?;
-        out.extend_from_slice(&ZLIB_HEADER);
-        out.extend_from_slice(stream);
-        out.extend_from_slice(&adler2::adler32_slice(cluster).to_be_bytes());
+        wrap(stream, cluster, out);
         Some(stream.len() + wrapping)
     }
 
