@@ -62,6 +62,7 @@ mod overlay;
 mod secret;
 mod snapshot;
 mod storage;
+mod uuid;
 pub mod zeroes;
 
 pub use address::{GuestOffset, HostOffset};
@@ -83,3 +84,4 @@ pub use overlay::Overlay;
 pub use secret::Secret;
 pub use snapshot::{NewSnapshot, SnapshotEdit, SnapshotInfo, SnapshotSelector, Snapshots};
 pub use storage::{Storage, StorageRun, StorageWrite, Zeroing};
+pub use uuid::Uuid;
