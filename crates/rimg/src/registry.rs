@@ -12,6 +12,8 @@ pub static FORMATS: Formats = &[
     &rimg_raw::DRIVER,
     #[cfg(feature = "vmdk")]
     &rimg_vmdk::DRIVER,
+    #[cfg(feature = "vdi")]
+    &rimg_vdi::DRIVER,
 ];
 
 /// The driver of the format with this name, as in `-f` and `-O`.
