@@ -2,11 +2,11 @@
 
 use crate::error::{CorruptKind, FORMAT};
 use crate::header::{Header, offset};
-use crate::image::{Access, MissingParent, VdiImage};
+use crate::image::{Access, VdiImage};
 use crate::map::VdiMap;
 use crate::measure::VdiMeasure;
 use crate::{create, options};
-use rimg_blocks::{Blocks, Setup};
+use rimg_blocks::{Below, Blocks, Setup};
 use rimg_core::{
     BlockImage, Dependency, DependencyRole, Error, FormatDriver, FormatInfo, Match, Measure,
     MetadataBudget, OpenOptions, ProbeWindow, RawOptions, Result, Storage, TargetFiles, Uuid, num,
@@ -24,8 +24,10 @@ static INFO: FormatInfo = FormatInfo {
     description: "VirtualBox disk images",
     amend_options: &[],
     create_options: options::SPECS,
+    extra_options: options::EXTRA_SPECS,
     writable: true,
     backing: false,
+    compresses: false,
 };
 
 /// Recognises, opens and creates VDI images; there is one, [`DRIVER`].
@@ -82,16 +84,15 @@ fn open(file: Arc<dyn Storage>, how: &OpenOptions<'_>) -> Result<VdiImage> {
         budget.reserve("block map", header.map_bytes())?;
         map.prepare_for_writing()?;
     }
-    let mut below = parent.clone();
-    if has_parent && below.is_none() {
-        below = Some(Arc::new(MissingParent));
-    }
+    let below = match &parent {
+        None if has_parent => Below::LeftOut,
+        parent => Below::from(parent.clone()),
+    };
     let block_bytes = u64::from(header.block_bytes);
     let setup = Setup { file, below, map, block_bytes, cipher: None, writable: how.writable };
     Ok(VdiImage {
         blocks: Blocks::new(setup)?,
         access,
-        parent,
         parent_name: parent_name.map(str::to_owned),
     })
 }

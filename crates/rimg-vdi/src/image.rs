@@ -1,7 +1,6 @@
 //! The open image.
 
 use crate::check;
-use crate::error::FORMAT;
 use crate::header::Header;
 use crate::info;
 use crate::map::VdiMap;
@@ -18,9 +17,7 @@ use std::sync::Arc;
 pub(crate) struct VdiImage {
     pub(crate) blocks: Blocks<VdiMap>,
     pub(crate) access: Access,
-    /// The image below, where there is one and it was opened.
-    pub(crate) parent: Option<Arc<dyn BlockImage>>,
-    /// Its name, where somebody gave one.
+    /// The name of the image below, where somebody gave one.
     pub(crate) parent_name: Option<String>,
 }
 
@@ -85,7 +82,7 @@ impl BlockImage for VdiImage {
     }
 
     fn backing(&self) -> Option<&Arc<dyn BlockImage>> {
-        self.parent.as_ref()
+        self.blocks.below()
     }
 
     fn writer(&self) -> Option<&dyn ImageWrite> {
@@ -115,35 +112,5 @@ impl BlockImage for VdiImage {
 impl Check for VdiImage {
     fn check(&self, repair: Repair, found: &mut dyn FnMut(&Finding)) -> Result<CheckSummary> {
         check::check(self, repair, found)
-    }
-}
-
-/// Stands below an image whose parent was left out, or is not known: its data is not zeroes.
-#[derive(Debug)]
-pub(crate) struct MissingParent;
-
-impl BlockImage for MissingParent {
-    fn size_bytes(&self) -> u64 {
-        u64::MAX
-    }
-
-    fn read_at(&self, _buf: &mut [u8], _at: u64) -> Result<()> {
-        Err(Error::Misuse("the image below was left out"))
-    }
-
-    fn extent_at(&self, _range: Range<u64>) -> Result<Extent> {
-        Err(Error::Misuse("the image below was left out"))
-    }
-
-    fn info(&self) -> Result<ImageInfo> {
-        Ok(ImageInfo { format: FORMAT, ..ImageInfo::default() })
-    }
-
-    fn file(&self, _index: u16) -> Option<&Arc<dyn Storage>> {
-        None
-    }
-
-    fn close(self: Box<Self>) -> Result<()> {
-        Ok(())
     }
 }

@@ -2,9 +2,9 @@
 
 use crate::error::FORMAT;
 use crate::spec;
-use rimg_core::{Error, OptionKind, OptionSpec, Preallocation, RawOptions, Result, Uuid};
+use rimg_core::{Error, OptionKind, OptionSpec, RawOptions, Result, Uuid};
 
-/// In the order in which `qemu-img create` prints them; those that QEMU has not come last.
+/// In the order in which `qemu-img create` prints them.
 pub(crate) const SPECS: &[OptionSpec] = &[
     OptionSpec { name: "size", kind: OptionKind::Size, help: "Virtual disk size", default: None },
     OptionSpec {
@@ -13,6 +13,10 @@ pub(crate) const SPECS: &[OptionSpec] = &[
         help: "VDI static (pre-allocated) image",
         default: Some("off"),
     },
+];
+
+/// Those that QEMU has not.
+pub(crate) const EXTRA_SPECS: &[OptionSpec] = &[
     OptionSpec {
         name: "block_size",
         kind: OptionKind::Size,
@@ -29,9 +33,6 @@ pub(crate) const SPECS: &[OptionSpec] = &[
 
 /// Names the image below one that does not name it itself, to open it.
 pub(crate) const PARENT: &str = "parent";
-
-/// Options that the file below an image has, not the format; they may be among ours.
-const FILE_OPTIONS: &[&str] = &["nocow", "extent_size_hint"];
 
 /// Creation options, checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,10 +51,8 @@ impl CreateOptions {
                 "static" => parsed.is_static = is_on("static", value)?,
                 "block_size" => parsed.block_bytes = block_bytes(value)?,
                 "uuid" => parsed.uuid = Some(uuid(value)?),
-                "preallocation" => check_preallocation(value)?,
                 // The size comes as an argument of its own.
                 "size" => {}
-                name if FILE_OPTIONS.contains(&name) => {}
                 _ => {
                     return Err(Error::Unsupported {
                         format: FORMAT,
@@ -88,18 +87,6 @@ fn uuid(value: &str) -> Result<Uuid> {
     Uuid::parse(value).ok_or_else(|| invalid("uuid", format!("Invalid UUID '{value}'")))
 }
 
-/// It is the file's: `static` is what the format has. The modes that a file knows are taken, and
-/// have nothing to do while the file is empty, as with QEMU.
-fn check_preallocation(value: &str) -> Result<()> {
-    match Preallocation::from_name(value) {
-        Some(Preallocation::Off | Preallocation::Falloc | Preallocation::Full) => Ok(()),
-        Some(Preallocation::Metadata) => {
-            Err(invalid("preallocation", format!("Unsupported preallocation mode: {value}")))
-        }
-        None => Err(invalid("preallocation", format!("invalid parameter value: {value}"))),
-    }
-}
-
 pub(crate) fn invalid(option: &'static str, reason: String) -> Error {
     Error::InvalidOption { option, reason }
 }
@@ -111,8 +98,6 @@ mod tests {
     #[test]
     fn values_are_checked() {
         for (name, value, expected) in [
-            ("preallocation", "metadata", "Unsupported preallocation mode: metadata"),
-            ("preallocation", "bogus", "invalid parameter value: bogus"),
             ("static", "x", "Parameter 'static' expects 'on' or 'off'"),
             ("block_size", "1000", "Block size must be a power of two from 512 bytes to 1 GiB"),
             ("block_size", "256", "Block size must be a power of two from 512 bytes to 1 GiB"),
@@ -130,8 +115,7 @@ mod tests {
             .with("size", "512")
             .with("static", "on")
             .with("block_size", "4096")
-            .with("uuid", "00112233-4455-6677-8899-aabbccddeeff")
-            .with("preallocation", "full");
+            .with("uuid", "00112233-4455-6677-8899-aabbccddeeff");
         let parsed = CreateOptions::parse(&options).unwrap();
         assert!(parsed.is_static);
         assert_eq!(parsed.block_bytes, 4096);

@@ -1,6 +1,8 @@
 //! Every VDI image of `testdata/` reads as its manifest says; and images that no program at hand
 //! makes.
 
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 mod common;
 
 use common::DRIVERS;

@@ -1,9 +1,11 @@
 //! Images with wrong bytes: an error that says what is wrong, or a result.
 
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 mod common;
 
 use common::DRIVERS;
-use rimg_core::{Error, RawOptions, Storage, StorageWrite as _};
+use rimg_core::{Error, RawOptions, StorageWrite as _};
 use rimg_testkit::drill::{Drill, MEMORY_BYTES};
 use rimg_testkit::{MemoryDir, MemoryStorage, bounds};
 use std::error::Error as _;

@@ -25,6 +25,6 @@ fn an_image_is_the_disk_that_was_written() {
 #[test]
 fn threads_do_not_get_in_each_others_way() {
     for kind in kinds() {
-        kind.concurrent(4, 500);
+        kind.concurrent(4, 5);
     }
 }

@@ -14,6 +14,8 @@ pub static FORMATS: Formats = &[
     &rimg_vmdk::DRIVER,
     #[cfg(feature = "vdi")]
     &rimg_vdi::DRIVER,
+    #[cfg(feature = "vhd")]
+    &rimg_vhd::DRIVER,
 ];
 
 /// The driver of the format with this name, as in `-f` and `-O`.

@@ -2,4 +2,4 @@
 
 use rimg_core::FormatDriver;
 
-pub static DRIVERS: &[&dyn FormatDriver] = &[&rimg_vdi::DRIVER];
+pub(crate) static DRIVERS: &[&dyn FormatDriver] = &[&rimg_vdi::DRIVER];

@@ -1,0 +1,18 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod address;
+mod check;
+mod create;
+mod driver;
+mod error;
+mod header;
+mod image;
+mod info;
+mod map;
+mod measure;
+mod options;
+mod resize;
+mod spec;
+
+pub use driver::{DRIVER, VhdDriver};
