@@ -21,6 +21,9 @@ pub struct ImageInfo {
     pub backing_format: Option<String>,
     /// The name of the external data file, as the image gives it.
     pub data_file: Option<String>,
+    /// Whether blocks have their places before they are written to, so that data may lie in holes
+    /// of the file; `None` where the image does not say.
+    pub preallocated: Option<bool>,
     /// Internal snapshots.
     pub snapshots: Vec<SnapshotInfo>,
     /// What only this format has, in the order and under the names of its reference

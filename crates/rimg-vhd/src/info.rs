@@ -13,6 +13,7 @@ pub(crate) fn describe(
         format: FORMAT,
         virtual_size_bytes: size_bytes,
         cluster_bytes: block_bytes,
+        preallocated: Some(block_bytes.is_none()),
         backing_file: parent.map(str::to_owned),
         backing_format: parent.map(|_| FORMAT.to_owned()),
         ..ImageInfo::default()

@@ -69,10 +69,16 @@ fn run_in_file(file: &dyn Storage, at: u64, max: u64) -> Result<(u64, bool)> {
     Ok((run.len_bytes.clamp(1, max), !run.is_data))
 }
 
-/// The image's file, if it has clearly less space than its clusters.
+/// The image's file, if it says so, or if it has clearly less space than its clusters.
 fn preallocated_file(image: &dyn BlockImage) -> Option<&dyn Storage> {
-    let cluster = image.info().ok()?.cluster_bytes.filter(|bytes| *bytes > 0)?;
+    let info = image.info().ok()?;
     let file = image.file(0)?;
+    match info.preallocated {
+        Some(true) => return Some(&**file),
+        Some(false) => return None,
+        None => {}
+    }
+    let cluster = info.cluster_bytes.filter(|bytes| *bytes > 0)?;
     let clusters = file.len_bytes().ok()?.div_ceil(cluster);
     let stored = file.allocated_bytes().ok()?? / cluster;
     is_preallocated(clusters, stored).then_some(&**file)
