@@ -108,7 +108,10 @@ impl DependencyGate for MemoryDir {
     fn open_image(&self, wanted: &Dependency<'_>) -> Result<Option<Arc<dyn BlockImage>>> {
         match wanted.format {
             None | Some("raw") => Ok(Some(Arc::new(PlainImage::new(self.open_file(wanted)?)?))),
-            Some(format) => Ok(Some(Arc::from(self.open(wanted.name, format, false)?))),
+            Some(format) => {
+                self.open_file(wanted)?;
+                Ok(Some(Arc::from(self.open(wanted.name, format, false)?)))
+            }
         }
     }
 }

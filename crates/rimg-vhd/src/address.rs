@@ -49,6 +49,9 @@ impl Geometry {
 
     /// The smallest geometry that holds a disk of so many sectors; `None` when there is none.
     pub(crate) fn holding(sectors: u64) -> Option<Self> {
+        if sectors == 0 {
+            return Some(Self { cylinders: 0, heads: 0, sectors: 0 });
+        }
         if sectors > MAX_SECTORS.into() {
             return None;
         }
@@ -91,6 +94,7 @@ mod tests {
     fn sizes_are_rounded_up_as_qemu_img_does() {
         // What qemu-img 10.0.2 makes of these sizes.
         for (size, rounded, raw) in [
+            (0, 0, 0),
             (512, 34_816, 0x0001_0411),
             (1_000_448, 1_009_664, 0x001d_0411),
             (3_145_728, 3_168_256, 0x005b_0411),

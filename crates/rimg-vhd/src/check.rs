@@ -94,12 +94,14 @@ fn walk(map: &mut VhdMap, report: &mut Report<'_>) -> Result<Wrong> {
         }
     }
     by_place.sort_unstable();
-    for pair in by_place.windows(2) {
-        let [(one, _), (other, block)] = pair else { continue };
-        if start_of(*one).saturating_add(stride) > start_of(*other) {
-            let start = start_of(*other);
+    let mut end_of_others = 0;
+    for &(entry, block) in &by_place {
+        let start = start_of(entry);
+        if start < end_of_others {
             report.error(format!("ERROR block {block} at {start:#x} overlaps another block"));
-            wrong.overlapping.push((*block).into());
+            wrong.overlapping.push(block.into());
+        } else {
+            end_of_others = start.saturating_add(stride);
         }
     }
     for (offset, name) in [(0, "start"), (len.saturating_sub(spec::FOOTER_BYTES), "end")] {
@@ -128,6 +130,9 @@ fn mend(map: &mut VhdMap, wrong: &Wrong) -> Result<()> {
         }
     }
     map.prepare_for_writing()?;
+    for (_, from) in &copies {
+        map.keep(*from);
+    }
     for (block, from) in copies {
         map.copy_block(block, from)?;
     }

@@ -220,6 +220,11 @@ impl VhdMap {
         self.space.end()
     }
 
+    /// Nothing new is put where the block with this entry is.
+    pub(crate) fn keep(&mut self, entry: u32) {
+        self.space.reach(start_of(entry).saturating_add(self.header.stride()));
+    }
+
     /// Gives a block a new place, with a copy of the block at `from`, its bitmap included.
     pub(crate) fn copy_block(&mut self, block: u64, from: u32) -> Result<()> {
         let writer = self.file.writer().ok_or(Error::ReadOnly("its file cannot be written"))?;
