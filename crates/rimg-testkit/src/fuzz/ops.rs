@@ -31,6 +31,10 @@ pub fn ops(drivers: &'static [&'static dyn FormatDriver], input: &[u8]) {
         Err(error) => panic!("cannot be opened: {error:?}"),
     };
     let mut image = open(true);
+    // Formats round sizes up to what they can express.
+    if image.size_bytes() > model.size_bytes() {
+        model.resize(image.size_bytes());
+    }
     model.assert_same(image.as_ref(), "new");
     for _ in 0..MAX_OPERATIONS {
         if input.is_empty() {
@@ -88,14 +92,17 @@ fn value(name: &str, choice: u8) -> Option<String> {
     let from = |values: &[&str]| Some(values[usize::from(choice) % values.len()].to_owned());
     match name {
         // Larger clusters take time, and do nothing that these do not.
-        "cluster_size" => Some((512_u32 << (choice % 9)).to_string()),
+        "cluster_size" | "block_size" => Some((512_u32 << (choice % 9)).to_string()),
         "refcount_bits" => Some((1_u32 << (choice % 7)).to_string()),
         "compat" => from(&["1.1", "0.10"]),
         "compression_type" => from(&["zlib", "zstd"]),
         "preallocation" => from(&["off", "metadata", "falloc", "full"]),
         "backing_file" => from(&["below"]),
         "data_file" => from(&["data"]),
-        "extended_l2" | "lazy_refcounts" | "data_file_raw" => from(&["on", "off"]),
+        "extended_l2" | "lazy_refcounts" | "data_file_raw" | "static" | "force_size" => {
+            from(&["on", "off"])
+        }
+        "subformat" => from(&["dynamic", "fixed"]),
         _ => None,
     }
 }
