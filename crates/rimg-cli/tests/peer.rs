@@ -68,6 +68,16 @@ fn convert() {
 }
 
 #[test]
+fn vdi() {
+    run_cases(include_str!("peer/vdi.cases"));
+}
+
+#[test]
+fn vpc() {
+    run_cases(include_str!("peer/vpc.cases"));
+}
+
+#[test]
 fn measure() {
     run_cases(include_str!("peer/measure.cases"));
 }

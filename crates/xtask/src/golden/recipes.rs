@@ -42,6 +42,41 @@ const fn qcow2(
     Recipe { file, format: "qcow2", about, commands, expect }
 }
 
+const fn vdi(file: &'static str, about: &'static str, commands: &'static [&'static str]) -> Recipe {
+    Recipe { file, format: "vdi", about, commands, expect: GUEST }
+}
+
+const fn vpc(file: &'static str, about: &'static str, commands: &'static [&'static str]) -> Recipe {
+    Recipe { file, format: "vpc", about, commands, expect: GUEST }
+}
+
+/// Gives a VDI the UUIDs that it has each time: QEMU makes them up.
+macro_rules! vdi_uuids {
+    ($file:literal) => {
+        concat!(
+            "printf 'rimg-golden-uuidrimg-golden-uuid' | dd of=",
+            $file,
+            " bs=1 seek=392 conv=notrunc status=none"
+        )
+    };
+}
+
+/// Gives the footers of a VHD at these offsets the time and UUID that they have each time, and the
+/// right checksum again.
+macro_rules! vhd_footers {
+    ($file:literal, $offsets:literal) => {
+        concat!(
+            r#"perl -e 'open F,"+<",shift; for $o (@ARGV) {seek F,$o,$o<0?2:0; read F,$b,512; "#,
+            r#"substr($b,24,4)="\0\0\0\7"; substr($b,68,16)="rimg-golden-uuid"; "#,
+            r#"substr($b,64,4)="\0"x4; substr($b,64,4)=pack("N",~unpack("%32C*",$b)&0xffffffff); "#,
+            r#"seek F,$o,$o<0?2:0; print F $b}' "#,
+            $file,
+            " ",
+            $offsets
+        )
+    };
+}
+
 pub(super) const RECIPES: &[Recipe] = &[
     Recipe {
         file: "raw/ext4.raw",
@@ -331,5 +366,70 @@ pub(super) const RECIPES: &[Recipe] = &[
             "qemu-io --object secret,id=s,data=golden --image-opts driver=qcow2,encrypt.key-secret=s,file.filename=aes.qcow2 -c 'write -P 0x22 0 8k' -c 'write -P 0x23 40k 512'",
         ],
         Expect::Encrypted { passphrase: "golden" },
+    ),
+    vdi(
+        "vdi/dynamic.vdi",
+        "blocks of 1 MiB, taken when they are written",
+        &["qemu-img convert -f raw -O vdi ../raw/ext4.raw dynamic.vdi", vdi_uuids!("dynamic.vdi")],
+    ),
+    vdi(
+        "vdi/static.vdi",
+        "every block has its place",
+        &[
+            "qemu-img convert -f raw -O vdi -o static=on ../raw/odd-size.raw static.vdi",
+            vdi_uuids!("static.vdi"),
+        ],
+    ),
+    vdi(
+        "vdi/empty.vdi",
+        "no blocks",
+        &["qemu-img create -q -f vdi empty.vdi 4M", vdi_uuids!("empty.vdi")],
+    ),
+    vdi(
+        "vdi/gaps.vdi",
+        "blocks out of order, and a disk that ends within one",
+        &[
+            "qemu-img create -q -f vdi gaps.vdi 3500k",
+            "qemu-io -f vdi -c 'write -P 0x41 3300k 2k' -c 'write -P 0x42 1000k 3k' gaps.vdi",
+            vdi_uuids!("gaps.vdi"),
+        ],
+    ),
+    vpc(
+        "vpc/dynamic.vpc",
+        "a block of 2 MiB, the size of a geometry",
+        &[
+            "qemu-img convert -f raw -O vpc ../raw/ext4.raw dynamic.vpc",
+            vhd_footers!("dynamic.vpc", "0 -512"),
+        ],
+    ),
+    vpc(
+        "vpc/force-size.vpc",
+        "the size in the footer counts",
+        &[
+            "qemu-img create -q -f vpc -o force_size=on force-size.vpc 5M",
+            "qemu-io -f vpc -c 'write -P 0x43 3M 5k' force-size.vpc",
+            vhd_footers!("force-size.vpc", "0 -512"),
+        ],
+    ),
+    vpc(
+        "vpc/empty.vpc",
+        "no blocks",
+        &["qemu-img create -q -f vpc empty.vpc 4M", vhd_footers!("empty.vpc", "0 -512")],
+    ),
+    vpc(
+        "vpc/fixed.vpc",
+        "of fixed size, that of a geometry",
+        &[
+            "qemu-img convert -f raw -O vpc -o subformat=fixed ../raw/odd-size.raw fixed.vpc",
+            vhd_footers!("fixed.vpc", "-512"),
+        ],
+    ),
+    vpc(
+        "vpc/fixed-force-size.vpc",
+        "of fixed size, as Azure wants it",
+        &[
+            "qemu-img convert -f raw -O vpc -o subformat=fixed,force_size=on ../raw/ext4.raw fixed-force-size.vpc",
+            vhd_footers!("fixed-force-size.vpc", "-512"),
+        ],
     ),
 ];
