@@ -97,8 +97,8 @@ impl Geometry {
 
     /// The chunk ratio, as a power of two: how many blocks one sector bitmap describes (2.5).
     const fn ratio_bits(self) -> u32 {
-        // 2^23 sectors; never negative, as the largest block has 2^28 bytes.
-        23_u32.wrapping_add(self.logical.bits()).wrapping_sub(self.block.0)
+        // Never negative, as the largest block has 2^28 bytes.
+        spec::SECTORS_PER_BITMAP_BITS.wrapping_add(self.logical.bits()).wrapping_sub(self.block.0)
     }
 
     /// How many payload blocks a chunk has.

@@ -62,6 +62,8 @@ pub(crate) enum CorruptKind {
     LocatorType(Guid),
     #[error("the key '{0}' is missing")]
     NoLocatorKey(&'static str),
+    #[error("the parent is {found}, but the image was made over {wanted}: one of them changed")]
+    Linkage { found: Guid, wanted: Guid },
     #[error("'{0}' is no GUID")]
     NotGuid(String),
 }

@@ -67,7 +67,7 @@ pub(crate) mod metadata {
     pub(crate) const VIRTUAL_DISK_ID: Guid = Guid(0x46c7_00e0_09c3_ef93_4523_b2e6_beca_12ab);
     pub(crate) const LOGICAL_SECTOR_SIZE: Guid = Guid(0x5fab_faa8_33f2_47ba_4709_a96f_8141_bf1d);
     pub(crate) const PHYSICAL_SECTOR_SIZE: Guid = Guid(0x56c5_5152_88e9_c99c_4471_445d_cda3_48c7);
-    pub(crate) const PARENT_LOCATOR: Guid = Guid(0x0cab_3448_d8d3_f7ab_4d45_b30b_a8d3_5f2d);
+    pub(crate) const PARENT_LOCATOR: Guid = Guid(0x0cab_3448_d8d3_f7ab_454d_b30b_a8d3_5f2d);
 
     /// Flags of the file parameters (2.6.2.1).
     pub(crate) const LEAVE_BLOCKS_ALLOCATED: u32 = 1;
@@ -81,8 +81,8 @@ pub(crate) const MIN_BLOCK_BITS: u32 = 20;
 pub(crate) const MAX_BLOCK_BITS: u32 = 28;
 /// The largest disk in bytes (2.6.2.2).
 pub(crate) const MAX_DISK_BYTES: u64 = 64 * TIB;
-/// How many sectors a sector bitmap block describes (2.4).
-pub(crate) const SECTORS_PER_BITMAP: u64 = 1 << 23;
+/// How many sectors a sector bitmap block describes, as a power of two (2.4).
+pub(crate) const SECTORS_PER_BITMAP_BITS: u32 = 23;
 /// The size of a sector bitmap block in bytes (2.4.2).
 pub(crate) const BITMAP_BLOCK_BYTES: u64 = MIB;
 pub(crate) const BAT_ENTRY_BYTES: u64 = 8;

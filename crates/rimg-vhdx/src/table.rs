@@ -81,6 +81,11 @@ const fn of_reserved(reserved: Reserved) -> u64 {
     }
 }
 
+/// The entry of a sector bitmap block that lies there.
+pub(crate) const fn encode_bitmap(host: u64) -> u64 {
+    host & OFFSET | state::FULLY_PRESENT
+}
+
 /// Where a sector bitmap block lies, if it is there (2.5.1.2).
 pub(crate) const fn parse_bitmap(entry: u64) -> Result<Option<u64>, CorruptKind> {
     match entry & state::MASK {

@@ -10,6 +10,8 @@ pub static FORMATS: Formats = &[
     #[cfg(feature = "qcow2")]
     &rimg_qcow2::DRIVER,
     &rimg_raw::DRIVER,
+    #[cfg(feature = "vhdx")]
+    &rimg_vhdx::DRIVER,
     #[cfg(feature = "vmdk")]
     &rimg_vmdk::DRIVER,
     #[cfg(feature = "vdi")]

@@ -105,6 +105,24 @@ mod tests {
     }
 
     #[test]
+    fn those_of_the_specification_are_what_it_says() {
+        use spec::metadata as of;
+        for (guid, text) in [
+            (spec::region::BAT, "2dc27766-f623-4200-9d64-115e9bfd4a08"),
+            (spec::region::METADATA, "8b7ca206-4790-4b9a-b8fe-575f050f886e"),
+            (of::FILE_PARAMETERS, "caa16737-fa36-4d43-b3b6-33f0aa44e76b"),
+            (of::VIRTUAL_DISK_SIZE, "2fa54224-cd1b-4876-b211-5dbed83bf4b8"),
+            (of::VIRTUAL_DISK_ID, "beca12ab-b2e6-4523-93ef-c309e000c746"),
+            (of::LOGICAL_SECTOR_SIZE, "8141bf1d-a96f-4709-ba47-f233a8faab5f"),
+            (of::PHYSICAL_SECTOR_SIZE, "cda348c7-445d-4471-9cc9-e9885251c556"),
+            (of::PARENT_LOCATOR, "a8d35f2d-b30b-454d-abf7-d3d84834ab0c"),
+            (of::VHDX_PARENT_LOCATOR, "b04aefb7-d19e-4a81-b789-25b8e9445913"),
+        ] {
+            assert_eq!(guid.to_string(), text);
+        }
+    }
+
+    #[test]
     fn other_texts_are_none() {
         for text in [
             "",
