@@ -15,6 +15,7 @@ pub mod qcow2;
 mod recording;
 mod rng;
 pub mod storages;
+pub mod vhdx;
 
 pub use dir::{MemoryDir, PlainImage};
 pub use model::ModelDisk;
