@@ -127,6 +127,11 @@ fn bench() {
     run_cases(include_str!("peer/bench.cases"));
 }
 
+#[test]
+fn vhdx() {
+    run_cases(include_str!("peer/vhdx.cases"));
+}
+
 fn run_cases(text: &str) {
     if !peer_is_there() {
         return;

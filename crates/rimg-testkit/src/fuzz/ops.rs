@@ -92,7 +92,10 @@ fn value(name: &str, choice: u8) -> Option<String> {
     let from = |values: &[&str]| Some(values[usize::from(choice) % values.len()].to_owned());
     match name {
         // Larger clusters take time, and do nothing that these do not.
-        "cluster_size" | "block_size" => Some((512_u32 << (choice % 9)).to_string()),
+        "cluster_size" => Some((512_u32 << (choice % 9)).to_string()),
+        "block_size" => from(&["512", "4096", "65536", "1048576", "2097152", "33554432"]),
+        "block_state_zero" => from(&["on", "off"]),
+        "subformat" => from(&["dynamic", "fixed"]),
         "refcount_bits" => Some((1_u32 << (choice % 7)).to_string()),
         "compat" => from(&["1.1", "0.10"]),
         "compression_type" => from(&["zlib", "zstd"]),
