@@ -27,6 +27,7 @@ impl Qcow2Image {
             data_file: data_file_name(&header).map(str::to_owned),
             snapshots: self.list()?,
             specific: specific(&header, &bitmaps, self.encryption.as_deref()),
+            ..ImageInfo::default()
         })
     }
 }

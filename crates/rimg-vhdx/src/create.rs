@@ -2,6 +2,7 @@
 
 use crate::address::Geometry;
 use crate::error::FORMAT;
+use crate::header::locator::ParentLocator;
 use crate::header::metadata::Metadata;
 use crate::header::region::{Region, Regions};
 use crate::header::{Guid, Header, file_identifier};
@@ -30,7 +31,7 @@ pub(crate) struct Layout {
 impl Layout {
     pub(crate) fn of(options: &CreateOptions) -> Self {
         let geometry = Geometry::new(options.block, options.logical_sector);
-        let entries = geometry.entries_for(options.size_bytes, false).max(1);
+        let entries = geometry.entries_for(options.size_bytes, options.parent.is_some()).max(1);
         let bat_bytes = entries.saturating_mul(spec::BAT_ENTRY_BYTES);
         let bat_bytes = num::align_up(bat_bytes, spec::ALIGN_BYTES).unwrap_or(u64::MAX);
         let log = Region { offset: spec::HEADER_SECTION_BYTES, length: options.log_bytes };
@@ -53,7 +54,9 @@ pub(crate) fn create(
     let write = |bytes: &[u8], at: u64| {
         file.write_all_at(bytes, at).map_err(Error::io("write new image", at))
     };
-    let fingerprint = options.fingerprint();
+    let parent = locate_parent(target, &options)?;
+    let mut fingerprint = options.fingerprint();
+    fingerprint.extend(parent.iter().flat_map(ParentLocator::encode));
     let derive = |what: &[u8]| Guid::derive(&[FORMAT.as_bytes(), b"new", what, &fingerprint]);
 
     let blocks = geometry.blocks_for(options.size_bytes);
@@ -86,10 +89,31 @@ pub(crate) fn create(
         leave_blocks_allocated: options.is_fixed,
         disk_id: options.disk_id.unwrap_or_else(|| derive(b"disk")),
         physical_sector: options.physical_sector,
-        parent: None,
+        parent,
     };
     write(&metadata.encode(), layout.metadata.offset)?;
     write_table(file, &options, geometry, &layout)
+}
+
+/// How the image is to find and know its parent.
+fn locate_parent(
+    target: &dyn TargetFiles,
+    options: &CreateOptions,
+) -> Result<Option<ParentLocator>> {
+    let Some(name) = &options.parent else { return Ok(None) };
+    let identity = match target.backing_info() {
+        Some(info) if info.format == FORMAT => info.identity.as_deref().and_then(Guid::parse),
+        _ => None,
+    };
+    let Some(linkage) = identity else {
+        return Err(Error::InvalidOption {
+            option: "backing_file",
+            reason: "The parent has to be opened, and to be a vhdx image".to_owned(),
+        });
+    };
+    let key = if name.starts_with('/') { "absolute_win32_path" } else { "relative_path" };
+    let paths = vec![(key, name.replace('/', "\\"))];
+    Ok(Some(ParentLocator { linkage, linkage2: None, paths }))
 }
 
 fn write_table(

@@ -16,6 +16,7 @@ impl VhdxImage {
             virtual_size_bytes: self.blocks.size_bytes(),
             cluster_bytes: Some(self.blocks.block_bytes()),
             backing_file: parent.and_then(|parent| parent.names().next()),
+            identity: Some(self.blocks.look(|map| map.headers.current.data_write_guid).to_string()),
             backing_format: parent.map(|_| PARENT_FORMAT.to_owned()),
             ..ImageInfo::default()
         }

@@ -1,6 +1,7 @@
 //! Creation options.
 
 use crate::address::{BlockBits, SectorSize};
+use crate::error::FORMAT;
 use crate::header::Guid;
 use crate::spec::{GIB, MIB, TIB};
 use crate::{header, spec};
@@ -44,6 +45,18 @@ pub(crate) const SPECS: &[OptionSpec] = &[
 /// What only rimg has.
 pub(crate) const EXTRA_SPECS: &[OptionSpec] = &[
     OptionSpec {
+        name: "backing_file",
+        kind: OptionKind::Text,
+        help: "Name of the parent of a differencing image",
+        default: None,
+    },
+    OptionSpec {
+        name: "backing_fmt",
+        kind: OptionKind::Text,
+        help: "Format of the parent: vhdx",
+        default: None,
+    },
+    OptionSpec {
         name: "logical_sector_size",
         kind: OptionKind::Size,
         help: "Sector size that the guest sees, 512 or 4096. Default is 512.",
@@ -67,7 +80,7 @@ pub(crate) const EXTRA_SPECS: &[OptionSpec] = &[
 const PROTOCOL_OPTIONS: &[&str] = &["nocow", "extent_size_hint", "preallocation"];
 
 /// What a new image is to be like; every combination is possible.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CreateOptions {
     /// A multiple of the sector size.
     pub(crate) size_bytes: u64,
@@ -81,6 +94,8 @@ pub(crate) struct CreateOptions {
     pub(crate) logical_sector: SectorSize,
     pub(crate) physical_sector: SectorSize,
     pub(crate) disk_id: Option<Guid>,
+    /// The parent's name; such an image is dynamic.
+    pub(crate) parent: Option<String>,
 }
 
 impl CreateOptions {
@@ -111,7 +126,10 @@ impl CreateOptions {
             return refuse("size", "Image size too large; max of 64TB");
         }
         let log_bytes = log_bytes(size(raw, "log_size")?)?;
-        let block = block(size(raw, "block_size")?, size_bytes)?;
+        let parent = parent(raw, is_fixed)?;
+        // Blocks are copied up whole, so those of children are smaller.
+        let auto = block_for(size_bytes) / if parent.is_some() { 4 } else { 1 };
+        let block = block(size(raw, "block_size")?, auto)?;
         let logical_sector = sector(raw, "logical_sector_size")?.unwrap_or(SectorSize::Of512);
         let physical_sector = sector(raw, "physical_sector_size")?.unwrap_or(logical_sector);
         let disk_id = match raw.value("uuid") {
@@ -128,10 +146,12 @@ impl CreateOptions {
             log_bytes,
             block,
             is_fixed,
-            zero_blocks,
+            // Blocks of children have to let the parent through.
+            zero_blocks: zero_blocks && parent.is_none(),
             logical_sector,
             physical_sector,
             disk_id,
+            parent,
         })
     }
 
@@ -181,6 +201,21 @@ fn size(raw: &RawOptions, name: &'static str) -> Result<Option<u64>> {
     }
 }
 
+fn parent(raw: &RawOptions, is_fixed: bool) -> Result<Option<String>> {
+    let Some(name) = raw.value("backing_file") else { return Ok(None) };
+    if raw.value("backing_fmt").is_some_and(|format| format != FORMAT) {
+        return refuse("backing_fmt", "The parent of a vhdx image has to be one, too");
+    }
+    if is_fixed {
+        return refuse("subformat", "An image with a parent cannot be fixed");
+    }
+    // In the image they part folders.
+    if name.contains('\\') {
+        return refuse("backing_file", "The name of a parent cannot have backslashes");
+    }
+    Ok(Some(name.to_owned()))
+}
+
 /// Rounded up to whole megabytes.
 fn log_bytes(given: Option<u64>) -> Result<u64> {
     match num::align_up(given.unwrap_or(MIB), MIB) {
@@ -191,9 +226,9 @@ fn log_bytes(given: Option<u64>) -> Result<u64> {
 }
 
 /// Rounded up to whole megabytes, of which there may be 256.
-fn block(given: Option<u64>, size_bytes: u64) -> Result<BlockBits> {
+fn block(given: Option<u64>, auto: u64) -> Result<BlockBits> {
     let bytes = match given {
-        None | Some(0) => block_for(size_bytes),
+        None | Some(0) => auto,
         Some(bytes) => num::align_up(bytes, MIB).unwrap_or(u64::MAX),
     };
     let bytes = bytes.min(1 << spec::MAX_BLOCK_BITS);

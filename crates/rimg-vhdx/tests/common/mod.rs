@@ -15,5 +15,7 @@ pub(crate) fn kinds() -> Vec<Drill> {
         small().with("subformat", "fixed").with("block_state_zero", "on"),
         small().with("logical_sector_size", "4096").in_steps_of(4096),
         Drill::new(DRIVERS, 5 << 20),
+        small().over_own_format(2 << 20),
+        Drill::new(DRIVERS, 3 << 20).over_own_format(5 << 20),
     ]
 }
