@@ -30,13 +30,17 @@
 mod claims;
 mod engine;
 mod flush;
+mod left_out;
 mod map;
 mod read;
 mod readers;
 mod resize;
+mod tables;
 mod write;
 mod zero;
 
 pub use engine::{Below, Blocks, Setup};
 pub use flush::DIRTY_BYTES;
+pub use left_out::LeftOut;
 pub use map::{BlockMap, Change, Freed, Place, SectorCipher, Stage, Zeroed};
+pub use tables::{EntryOrder, Table, TableCache};

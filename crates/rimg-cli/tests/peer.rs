@@ -93,6 +93,11 @@ fn commit() {
 }
 
 #[test]
+fn qed() {
+    run_cases(include_str!("peer/qed.cases"));
+}
+
+#[test]
 fn bitmap() {
     run_cases(include_str!("peer/bitmap.cases"));
 }

@@ -9,6 +9,8 @@ pub type Formats = &'static [&'static dyn FormatDriver];
 pub static FORMATS: Formats = &[
     #[cfg(feature = "qcow2")]
     &rimg_qcow2::DRIVER,
+    #[cfg(feature = "qed")]
+    &rimg_qed::DRIVER,
     &rimg_raw::DRIVER,
     #[cfg(feature = "vhdx")]
     &rimg_vhdx::DRIVER,
