@@ -7,9 +7,7 @@ use crate::header::Header;
 use crate::spec::{self, feature};
 use crate::table::L2Entry;
 use core::ops::Range;
-use rimg_blocks::{
-    BlockMap, Change, EntryOrder, Freed, Place, Stage, Table, TableCache, Zeroed,
-};
+use rimg_blocks::{BlockMap, Change, EntryOrder, Freed, Place, Stage, Table, TableCache, Zeroed};
 use rimg_core::{
     Error, Extent, ExtentKind, FileOffset, HostOffset, MetadataBudget, Result, Storage, num,
 };
@@ -28,8 +26,7 @@ const MAX_STEPS: u32 = 1024;
 pub(crate) struct QedMap {
     file: Arc<dyn Storage>,
     pub(crate) header: Header,
-    /// The header is to be written.
-    header_changed: bool,
+    header_turn: Turn,
     tables: TableCache,
     /// Where L2 tables start, when the image was opened for writing: nothing may be written there.
     l2_starts: BTreeSet<u64>,
@@ -37,6 +34,16 @@ pub(crate) struct QedMap {
     end: u64,
     /// Clusters before the end that were given back.
     free: BTreeSet<u64>,
+}
+
+/// When the header is to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Never,
+    /// Before the tables: a disk that became smaller is smaller before its entries are gone.
+    First,
+    /// After them: a disk that became larger is larger when what lies below is hidden.
+    Last,
 }
 
 impl QedMap {
@@ -51,7 +58,7 @@ impl QedMap {
         }
         Ok(Self {
             header,
-            header_changed: false,
+            header_turn: Turn::Never,
             tables: TableCache::new(Arc::clone(&file), EntryOrder::LittleEndian),
             file,
             l2_starts: BTreeSet::new(),
@@ -106,7 +113,7 @@ impl QedMap {
     /// Names another backing file, or none.
     pub(crate) fn change_backing(&mut self, name: Option<&str>, is_raw: bool) -> Result<()> {
         self.header.set_backing(name, is_raw)?;
-        self.header_changed = true;
+        self.header_turn = Turn::Last;
         Ok(())
     }
 
@@ -223,7 +230,9 @@ impl QedMap {
             })?;
             // In a run that goes on, offsets ascend: both ends being possible is enough, but for
             // tables in between.
-            if at == cluster && let Some(first) = first {
+            if at == cluster
+                && let Some(first) = first
+            {
                 self.checked(first.encode(), &table, index)?;
             }
             if let (Some(L2Entry::Data(host)), Some(last)) = (first, seen) {
@@ -399,13 +408,13 @@ impl BlockMap for QedMap {
         {
             return crate::options::refuse("size", "Invalid image size specified");
         }
-        let freed = if size_bytes < self.header.size_bytes {
-            self.drop_from(self.geometry().clusters_for(size_bytes))?
+        let (freed, turn) = if size_bytes < self.header.size_bytes {
+            (self.drop_from(self.geometry().clusters_for(size_bytes))?, Turn::First)
         } else {
-            self.clear_behind()?
+            (self.clear_behind()?, Turn::Last)
         };
         self.header.size_bytes = size_bytes;
-        self.header_changed = true;
+        self.header_turn = turn;
         Ok(freed)
     }
 
@@ -421,12 +430,15 @@ impl BlockMap for QedMap {
     fn take_dirty(&mut self, closing: bool) -> Result<Vec<Stage>> {
         self.tables.written();
         let mut stages = Vec::new();
-        // A disk that became smaller is smaller before its entries are gone.
-        if core::mem::take(&mut self.header_changed) {
+        let turn = core::mem::replace(&mut self.header_turn, Turn::Never);
+        if turn == Turn::First {
             stages.push(self.header_stage());
         }
         stages.push(self.tables.take(L2));
         stages.push(self.tables.take(L1));
+        if turn == Turn::Last {
+            stages.push(self.header_stage());
+        }
         if closing {
             self.header.features &= !feature::NEED_CHECK;
             stages.push(self.header_stage());
@@ -437,7 +449,7 @@ impl BlockMap for QedMap {
     fn write_failed(&mut self) {
         self.tables.write_failed();
         self.header.features |= feature::NEED_CHECK;
-        self.header_changed = true;
+        self.header_turn = Turn::Last;
     }
 
     fn reuse(&mut self, freed: Freed) {
@@ -450,7 +462,7 @@ impl BlockMap for QedMap {
     }
 
     fn dirty_bytes(&self) -> usize {
-        let header = if self.header_changed { Header::RAW_BYTES } else { 0 };
+        let header = if self.header_turn == Turn::Never { 0 } else { Header::RAW_BYTES };
         self.tables.dirty_bytes().saturating_add(header)
     }
 }

@@ -62,16 +62,29 @@ impl Mover<'_> {
             if from.saturating_add(count) <= self.end {
                 return Ok(());
             }
-            let Some(to) = self.make_gap(walk, count)? else { return Ok(()) };
-            self.copy(from, to, count)?;
-            sync(self.writer)?;
-            walk.tables.set(&l1, index, g.cluster_start(to))?;
-            write_tables(self.writer, &mut walk.tables, L1)?;
-            walk.take_metadata(to, count);
-            walk.used.give_back(from, count);
-            walk.metadata.give_back(from, count);
-            Ok(())
+            if let Some(to) = self.make_gap(walk, count)? {
+                return self.move_table(walk, index, from, to);
+            }
+            // It stands in its own way: it goes behind the end of the file, and comes back.
+            let behind = walk.used.clusters;
+            self.move_table(walk, index, from, behind)?;
+            let to = self.make_gap(walk, count)?.unwrap_or(from);
+            self.move_table(walk, index, behind, to)
         })
+    }
+
+    fn move_table(&self, walk: &mut Walk<'_>, index: u64, from: u64, to: u64) -> Result<()> {
+        let g = self.header.geometry;
+        let count = g.table_clusters();
+        self.copy(from, to, count)?;
+        sync(self.writer)?;
+        let l1 = walk.l1();
+        walk.tables.set(&l1, index, g.cluster_start(to))?;
+        write_tables(self.writer, &mut walk.tables, L1)?;
+        walk.take_metadata(to, count);
+        walk.used.give_back(from, count);
+        walk.metadata.give_back(from, count);
+        Ok(())
     }
 
     /// Free clusters in a row before the end: those there are, or else without the data there is.
