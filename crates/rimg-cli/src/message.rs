@@ -62,6 +62,9 @@ impl From<crate::args::UsageError> for Stop {
 pub(crate) fn describe(error: &Error) -> String {
     match error {
         Error::Io { source, .. } => describe_io(source),
+        Error::WrongFormat { format: "parallels" } => "Image not in Parallels format".to_owned(),
+        Error::WrongFormat { format: "qcow" } => "Image not in qcow format".to_owned(),
+        Error::WrongFormat { format: "qed" } => "Image not in QED format".to_owned(),
         Error::WrongFormat { format } => format!("Image is not in {format} format"),
         Error::InvalidOption { reason, .. } => reason.clone(),
         Error::Denied(reason) => reason.clone(),

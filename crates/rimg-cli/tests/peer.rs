@@ -93,6 +93,11 @@ fn commit() {
 }
 
 #[test]
+fn parallels() {
+    run_cases(include_str!("peer/parallels.cases"));
+}
+
+#[test]
 fn qed() {
     run_cases(include_str!("peer/qed.cases"));
 }

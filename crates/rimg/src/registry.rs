@@ -7,6 +7,8 @@ pub type Formats = &'static [&'static dyn FormatDriver];
 
 /// All formats that were compiled in; one line each.
 pub static FORMATS: Formats = &[
+    #[cfg(feature = "parallels")]
+    &rimg_parallels::DRIVER,
     #[cfg(feature = "qcow2")]
     &rimg_qcow2::DRIVER,
     #[cfg(feature = "qed")]

@@ -130,6 +130,9 @@ pub(crate) fn json_chain(chain: &[ImageReport]) -> String {
     json::pretty(&InfoValue::List(chain.iter().map(image_value).collect()))
 }
 
+/// Formats of which qemu-img does not tell whether an image was closed.
+const TELLS_NO_STATE: &[&str] = &["parallels"];
+
 /// The members in the order in which qemu-img prints them.
 fn image_value(report: &ImageReport) -> InfoValue {
     let ImageReport { filename, info, full_backing_filename, file } = report;
@@ -160,7 +163,8 @@ fn image_value(report: &ImageReport) -> InfoValue {
     put("full-backing-filename", full_backing_filename.as_deref().map(text));
     put("encrypted", info.encrypted.then_some(InfoValue::Bool(true)));
     put("backing-filename", info.backing_file.as_deref().map(text));
-    put("dirty-flag", Some(InfoValue::Bool(info.dirty)));
+    let tells = !TELLS_NO_STATE.contains(&info.format);
+    put("dirty-flag", tells.then_some(InfoValue::Bool(info.dirty)));
     InfoValue::Map(members)
 }
 
