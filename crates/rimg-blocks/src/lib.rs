@@ -28,9 +28,9 @@
 #![forbid(unsafe_code)]
 
 mod claims;
+mod encoded;
 mod engine;
 mod flush;
-mod left_out;
 mod map;
 mod read;
 mod readers;
@@ -41,6 +41,5 @@ mod zero;
 
 pub use engine::{Below, Blocks, Setup};
 pub use flush::DIRTY_BYTES;
-pub use left_out::LeftOut;
 pub use map::{BlockMap, Change, Freed, Place, SectorCipher, Stage, Zeroed};
 pub use tables::{EntryOrder, Table, TableCache};

@@ -6,7 +6,7 @@ use crate::image::{Access, ParallelsImage};
 use crate::map::{ParallelsMap, slots_in_use};
 use crate::table::Bat;
 use crate::{check, create, descriptor, options, spec};
-use rimg_blocks::{Blocks, Setup};
+use rimg_blocks::{Below, Blocks, Setup};
 use rimg_core::{
     BlockImage, Error, FormatDriver, FormatInfo, Limits, Match, MetadataBudget, OpenOptions,
     ProbeWindow, RawOptions, Repair, Result, Storage, TargetFiles, num,
@@ -21,6 +21,8 @@ static INFO: FormatInfo = FormatInfo {
     description: "Parallels expandable disk, and bundles of such",
     amend_options: &[],
     create_options: options::SPECS,
+    extra_options: &[],
+    compresses: false,
     writable: true,
     backing: false,
 };
@@ -99,7 +101,7 @@ pub(crate) fn open(
     let was_blank = bat.entries().iter().all(|entry| *entry == 0);
     let block_bytes = header.cluster_bytes();
     let map = ParallelsMap::new(header, bat, slots, keeping, len_bytes, limits);
-    let setup = Setup { file, below: None, map, block_bytes, cipher: None, writable };
+    let setup = Setup { file, below: Below::Nothing, map, block_bytes, cipher: None, writable };
     Ok(ParallelsImage { blocks: Blocks::new(setup)?, access, limits, was_blank })
 }
 

@@ -6,7 +6,7 @@ use crate::image::{Access, QedImage};
 use crate::map::QedMap;
 use crate::spec::feature;
 use crate::{check, create, options, spec};
-use rimg_blocks::{Blocks, LeftOut, Setup};
+use rimg_blocks::{Below, Blocks, Setup};
 use rimg_core::{
     BlockImage, Dependency, DependencyRole, Error, FormatDriver, FormatInfo, Match, OpenOptions,
     ProbeWindow, RawOptions, Repair, Result, Storage, TargetFiles, num,
@@ -21,6 +21,8 @@ static INFO: FormatInfo = FormatInfo {
     description: "QEMU enhanced disk",
     amend_options: &[],
     create_options: options::SPECS,
+    extra_options: &[],
+    compresses: false,
     writable: true,
     backing: true,
 };
@@ -90,10 +92,11 @@ fn open(file: Arc<dyn Storage>, how: &OpenOptions<'_>) -> Result<QedImage> {
         None => None,
     };
     let below = match &backing {
-        None if map.header.backing.is_some() => Some(Arc::new(LeftOut) as Arc<dyn BlockImage>),
-        other => other.clone(),
+        Some(image) => Below::Image(Arc::clone(image)),
+        None if map.header.backing.is_some() => Below::LeftOut,
+        None => Below::Nothing,
     };
-    let was_blank = map.is_blank() && below.is_none();
+    let was_blank = map.is_blank() && matches!(below, Below::Nothing);
     let block_bytes = map.header.geometry.cluster_bytes();
     let writable = access == Access::Write;
     let setup = Setup { file, below, map, block_bytes, cipher: None, writable };

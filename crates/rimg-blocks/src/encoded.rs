@@ -1,0 +1,43 @@
+//! Encoded blocks, for formats that have them.
+
+use crate::claims::Kind;
+use crate::engine::Blocks;
+use crate::{BlockMap, Freed};
+use rimg_core::{Error, Result, num};
+
+impl<M: BlockMap> Blocks<M> {
+    /// Stores `block` as these bytes. `place` says where they go, to a place that nothing refers to
+    /// yet, and `link` lets the table lead there and gives back what it led to before.
+    ///
+    /// # Errors
+    /// What the map or the storage says; the place is lost then.
+    pub fn write_encoded(
+        &self,
+        block: u64,
+        bytes: &[u8],
+        place: impl FnOnce(&mut M) -> Result<u64>,
+        link: impl FnOnce(&mut M, u64) -> Result<Option<Freed>>,
+    ) -> Result<()> {
+        let writer = self.storage_writer()?;
+        let blocks = block..block.saturating_add(1);
+        let (claim, host) = {
+            let mut state = self.lock();
+            while state.claims.stand_against(&blocks, Kind::Exclusive) {
+                state = self.wait(state);
+            }
+            self.begin(&mut state)?;
+            let host = place(&mut state.map)?;
+            // Nobody makes the file shorter than what is about to be written.
+            state.len_bytes = state.len_bytes.max(host.saturating_add(num::to_u64(bytes.len())));
+            (state.claims.add(blocks, Kind::Exclusive), host)
+        };
+        let written = writer.write_all_at(bytes, host).map_err(Error::io("write data", host));
+        let mut state = self.lock();
+        let linked = written.and_then(|()| link(&mut state.map, host));
+        let linked = linked.map(|freed| state.readers.let_go(freed));
+        drop(state);
+        self.give_back(claim);
+        linked?;
+        self.flush_when_much_is_dirty()
+    }
+}
