@@ -98,6 +98,11 @@ fn parallels() {
 }
 
 #[test]
+fn qcow() {
+    run_cases(include_str!("peer/qcow.cases"));
+}
+
+#[test]
 fn qed() {
     run_cases(include_str!("peer/qed.cases"));
 }

@@ -8,7 +8,7 @@ use rimg_core::{
 };
 use rimg_parallels::DRIVER;
 use rimg_storage::{FileOptions, FileStorage};
-use rimg_testkit::{PlainImage, digest, golden};
+use rimg_testkit::{digest, golden};
 use std::error::Error as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -71,10 +71,7 @@ impl DependencyGate for Beside {
         self.storage(&self.0.join(wanted.name))
     }
 
-    fn open_image(&self, wanted: &Dependency<'_>) -> Result<Option<Arc<dyn BlockImage>>> {
-        if wanted.format == Some("raw") {
-            return Ok(Some(Arc::new(PlainImage::new(self.open_file(wanted)?)?)));
-        }
-        Ok(Some(Arc::from(self.image(&self.0.join(wanted.name))?)))
+    fn open_image(&self, _: &Dependency<'_>) -> Result<Option<Arc<dyn BlockImage>>> {
+        Ok(None)
     }
 }

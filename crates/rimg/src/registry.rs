@@ -9,6 +9,8 @@ pub type Formats = &'static [&'static dyn FormatDriver];
 pub static FORMATS: Formats = &[
     #[cfg(feature = "parallels")]
     &rimg_parallels::DRIVER,
+    #[cfg(feature = "qcow")]
+    &rimg_qcow::DRIVER,
     #[cfg(feature = "qcow2")]
     &rimg_qcow2::DRIVER,
     #[cfg(feature = "qed")]
