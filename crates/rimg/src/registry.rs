@@ -16,12 +16,12 @@ pub static FORMATS: Formats = &[
     #[cfg(feature = "qed")]
     &rimg_qed::DRIVER,
     &rimg_raw::DRIVER,
+    #[cfg(feature = "vdi")]
+    &rimg_vdi::DRIVER,
     #[cfg(feature = "vhdx")]
     &rimg_vhdx::DRIVER,
     #[cfg(feature = "vmdk")]
     &rimg_vmdk::DRIVER,
-    #[cfg(feature = "vdi")]
-    &rimg_vdi::DRIVER,
     #[cfg(feature = "vhd")]
     &rimg_vhd::DRIVER,
 ];

@@ -105,7 +105,6 @@ fn value(name: &str, choice: u8) -> Option<String> {
         "extended_l2" | "lazy_refcounts" | "data_file_raw" | "static" | "force_size" => {
             from(&["on", "off"])
         }
-        "subformat" => from(&["dynamic", "fixed"]),
         _ => None,
     }
 }
