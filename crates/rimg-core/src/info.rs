@@ -1,6 +1,6 @@
 //! What an image says of itself.
 
-use crate::SnapshotInfo;
+use crate::{SnapshotInfo, Uuid};
 
 /// What an image says of itself, for `info` and for callers that want to know before they read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -27,11 +27,22 @@ pub struct ImageInfo {
     /// Whether blocks have their places before they are written to, so that data may lie in holes
     /// of the file; `None` where the image does not say.
     pub preallocated: Option<bool>,
+    /// What images above note of this one, to know it again; not shown.
+    pub identity: Option<ImageIdentity>,
     /// Internal snapshots.
     pub snapshots: Vec<SnapshotInfo>,
     /// What only this format has, in the order and under the names of its reference
     /// implementation's JSON ("compression-type").
     pub specific: Vec<(&'static str, InfoValue)>,
+}
+
+/// What tells an image, and what it holds, from others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageIdentity {
+    /// That of the image, whatever it holds.
+    pub uuid: Uuid,
+    /// When it was made, in the unit and from the epoch of its format.
+    pub timestamp: u64,
 }
 
 /// A value in [`ImageInfo::specific`].

@@ -76,7 +76,7 @@ pub use error::{BoxError, Error, Location, Result};
 pub use extent::{Extent, ExtentKind, FileOffset};
 pub use gate::{Dependency, DependencyGate, DependencyRole, OpenOptions, TargetFiles};
 pub use image::BlockImage;
-pub use info::{ImageInfo, InfoValue};
+pub use info::{ImageIdentity, ImageInfo, InfoValue};
 pub use limits::{Limits, MetadataBudget};
 pub use measure::{Measure, Measured};
 pub use options::{OptionKind, OptionSpec, RawOptions};

@@ -30,34 +30,56 @@ pub(crate) fn create(
     size_bytes: u64,
     options: &RawOptions,
 ) -> Result<()> {
-    let layout = Layout::new(size_bytes, CreateOptions::parse(options)?)?;
+    let options = CreateOptions::parse(options)?;
+    let mut layout = Layout::new(size_bytes, &options)?;
+    let mut locator = None;
+    if let (Some(name), Some(header)) = (&options.parent, &mut layout.header) {
+        let (uuid, timestamp) = parent_identity(target)?;
+        locator = Some(header.set_parent(name, uuid, timestamp)?);
+    }
     let file = target.main().writer().ok_or(Error::ReadOnly("the target is not writable"))?;
     match &layout.header {
-        Some(header) => write_dynamic(file, &layout.footer, header),
+        Some(header) => write_dynamic(file, &layout.footer, header, locator),
         None => write_fixed(file, &layout.footer, layout.size_bytes),
     }
 }
 
+/// The parent's UUID and time stamp.
+fn parent_identity(target: &dyn TargetFiles) -> Result<(Uuid, u32)> {
+    let refused = |reason: &str| invalid("backing_file", reason.to_owned());
+    let info =
+        target.backing_info().ok_or_else(|| refused("The parent has to be opened for its UUID"))?;
+    let identity = info.identity.filter(|_| info.format == FORMAT);
+    let identity = identity.ok_or_else(|| refused("Parent must be a vpc image"))?;
+    // That of a VHD has 32 bits.
+    Ok((identity.uuid, u32::try_from(identity.timestamp).unwrap_or(u32::MAX)))
+}
+
 impl Layout {
-    pub(crate) fn new(asked: u64, options: CreateOptions) -> Result<Self> {
+    pub(crate) fn new(asked: u64, options: &CreateOptions) -> Result<Self> {
         if asked > spec::MAX_DISK_BYTES {
             let reason = format!("The image size is too large for file format '{FORMAT}'");
             return Err(invalid("size", reason));
         }
         let rounded = spec::whole_sectors(asked);
-        let geometry =
-            if options.force_size { None } else { Geometry::holding(rounded / SECTOR_BYTES) };
+        // An image over another is as large as it was asked to be.
+        let force_size = options.force_size || options.parent.is_some();
+        let geometry = if force_size { None } else { Geometry::holding(rounded / SECTOR_BYTES) };
         // Disks that are too large for a geometry have the largest, which says to look elsewhere.
-        let creator =
-            if options.force_size { None } else { Some(geometry.unwrap_or(Geometry::MAX)) };
+        let creator = if force_size { None } else { Some(geometry.unwrap_or(Geometry::MAX)) };
         let size_bytes = geometry.map_or(rounded, Geometry::total_bytes);
-        let disk_type = if options.is_fixed { DiskType::Fixed } else { DiskType::Dynamic };
+        let disk_type = match (options.is_fixed, &options.parent) {
+            (true, _) => DiskType::Fixed,
+            (false, None) => DiskType::Dynamic,
+            (false, Some(_)) => DiskType::Differencing,
+        };
         let uuid = options.uuid.unwrap_or_else(|| {
             let (size, block) = (size_bytes.to_string(), options.block_bytes.to_string());
             let subformat = if options.is_fixed { "fixed" } else { "dynamic" };
-            let by_size = if options.force_size { "size" } else { "geometry" };
+            let by_size = if force_size { "size" } else { "geometry" };
+            let parent = options.parent.as_deref().unwrap_or_default();
             let time = options.timestamp.to_string();
-            Uuid::derived([FORMAT, subformat, by_size, &size, &block, &time])
+            Uuid::derived([FORMAT, subformat, by_size, &size, &block, &time, parent])
         });
         let footer = Footer::new(disk_type, uuid, options.timestamp).with_size(size_bytes, creator);
         let entries = size_bytes.div_ceil(options.block_bytes.into());
@@ -71,7 +93,12 @@ impl Layout {
     }
 }
 
-fn write_dynamic(file: &dyn StorageWrite, footer: &Footer, header: &DynamicHeader) -> Result<()> {
+fn write_dynamic(
+    file: &dyn StorageWrite,
+    footer: &Footer,
+    header: &DynamicHeader,
+    locator: Option<(u64, Vec<u8>)>,
+) -> Result<()> {
     let mut start = footer.encode().to_vec();
     start.extend_from_slice(&header.encode()?);
     file.write_all_at(&start, 0).map_err(Error::io("write header", 0))?;
@@ -83,6 +110,11 @@ fn write_dynamic(file: &dyn StorageWrite, footer: &Footer, header: &DynamicHeade
         let piece = unused.get(..len).unwrap_or(&unused);
         file.write_all_at(piece, at).map_err(Error::io("write block allocation table", at))?;
         at = at.saturating_add(num::to_u64(len));
+    }
+    let mut end = end;
+    if let Some((offset, name)) = locator {
+        file.write_all_at(&name, offset).map_err(Error::io("write parent locator", offset))?;
+        end = end.max(offset.saturating_add(num::to_u64(name.len())));
     }
     file.write_all_at(&footer.encode(), end).map_err(Error::io("write footer", end))
 }

@@ -31,7 +31,7 @@ static INFO: FormatInfo = FormatInfo {
     create_options: options::SPECS,
     extra_options: options::EXTRA_SPECS,
     writable: true,
-    backing: false,
+    backing: true,
     compresses: false,
 };
 

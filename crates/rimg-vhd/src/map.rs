@@ -148,6 +148,11 @@ impl VhdMap {
         Ok(())
     }
 
+    /// Whether there is an image below.
+    pub(crate) fn has_parent(&self) -> bool {
+        self.has_parent
+    }
+
     /// Where headers, the table, and the parent's names lie; not the footer at the end, which
     /// moves.
     pub(crate) fn metadata(&self) -> Vec<Range<u64>> {

@@ -18,7 +18,7 @@ pub(crate) struct VhdMeasure {
 
 impl VhdMeasure {
     pub(crate) fn new(size_bytes: u64, options: &RawOptions) -> Result<Self> {
-        let layout = Layout::new(size_bytes, CreateOptions::parse(options)?)?;
+        let layout = Layout::new(size_bytes, &CreateOptions::parse(options)?)?;
         Ok(Self { layout, blocks: 0, next: 0 })
     }
 }

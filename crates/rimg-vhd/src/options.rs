@@ -26,6 +26,8 @@ pub(crate) const SPECS: &[OptionSpec] = &[
 
 /// Those that QEMU has not.
 pub(crate) const EXTRA_SPECS: &[OptionSpec] = &[
+    spec("backing_file", OptionKind::Text, "File name of the parent, a vpc image"),
+    spec("backing_fmt", OptionKind::Text, "Image format of the parent (vpc)"),
     spec("block_size", OptionKind::Size, "VHD block size (default 2M)"),
     spec("uuid", OptionKind::Text, "UUID of the image (default: derived from its options)"),
     spec(
@@ -36,8 +38,10 @@ pub(crate) const EXTRA_SPECS: &[OptionSpec] = &[
 ];
 
 /// Creation options, checked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CreateOptions {
+    /// The image below, by its name.
+    pub(crate) parent: Option<String>,
     pub(crate) is_fixed: bool,
     /// The size is what was asked for, not that of a geometry.
     pub(crate) force_size: bool,
@@ -51,6 +55,7 @@ pub(crate) struct CreateOptions {
 impl CreateOptions {
     pub(crate) fn parse(options: &RawOptions) -> Result<Self> {
         let mut parsed = Self {
+            parent: None,
             is_fixed: false,
             force_size: false,
             block_bytes: spec::BLOCK_BYTES,
@@ -59,6 +64,8 @@ impl CreateOptions {
         };
         for (name, value) in options.iter() {
             match name {
+                "backing_file" => parsed.parent = Some(value.to_owned()),
+                "backing_fmt" => check_parent_format(value)?,
                 "subformat" => parsed.is_fixed = subformat(value)?,
                 "force_size" => parsed.force_size = is_on("force_size", value)?,
                 "block_size" => parsed.block_bytes = block_bytes(value)?,
@@ -74,8 +81,19 @@ impl CreateOptions {
                 }
             }
         }
+        if parsed.parent.is_some() && parsed.is_fixed {
+            let reason = "An image of fixed size has no parent".to_owned();
+            return Err(invalid("subformat", reason));
+        }
         Ok(parsed)
     }
+}
+
+fn check_parent_format(value: &str) -> Result<()> {
+    if value == FORMAT {
+        return Ok(());
+    }
+    Err(invalid("backing_fmt", "Parent must be a vpc image".to_owned()))
 }
 
 fn subformat(value: &str) -> Result<bool> {
@@ -173,6 +191,7 @@ mod tests {
     #[test]
     fn values_are_checked() {
         for (name, value, expected) in [
+            ("backing_fmt", "raw", "Parent must be a vpc image"),
             ("subformat", "x", "Parameter 'subformat' does not accept value 'x'"),
             ("force_size", "x", "Parameter 'force_size' expects 'on' or 'off'"),
             ("block_size", "1000", "Block size must be a power of two from 512 bytes to 1 GiB"),

@@ -143,6 +143,27 @@ fn a_differencing_image_shows_its_parent_where_it_has_no_sectors() {
 }
 
 #[test]
+fn an_image_is_made_over_another_by_its_uuid_and_time() {
+    let dir = dir_with_base();
+    let options = RawOptions::new().with("backing_file", "base.vhd").with("backing_fmt", "vpc");
+    dir.create("over.vhd", "vpc", 16384, &options).unwrap();
+    let mut header = [0; 1024];
+    let file = dir.file("over.vhd");
+    file.read_exact_at(&mut header, 512).unwrap();
+    assert_eq!(header[40..56], Uuid::parse(UUID).unwrap().0);
+    assert_eq!(header[56..60], 7_u32.to_be_bytes());
+    assert_eq!(header[64..82], utf16("base.vhd\0", u16::to_be_bytes));
+    assert_eq!(header[576..588], *b"W2ru\0\0\x02\0\0\0\0\x14");
+    let mut name = [0; 20];
+    file.read_exact_at(&mut name, 2048).unwrap();
+    assert_eq!(name[..], utf16(".\\base.vhd", u16::to_le_bytes));
+    let image = dir.open("over.vhd", "vpc", false).unwrap();
+    let mut seen = vec![9; 16384];
+    image.read_at(&mut seen, 0).unwrap();
+    assert!(seen == [1; 16384]);
+}
+
+#[test]
 fn writes_hide_the_parent_and_nothing_else() {
     let dir = dir_with_base();
     dir.put("child.vhd", child("base.vhd", "", 7));

@@ -10,16 +10,22 @@ use rimg_testkit::{MemoryDir, MemoryStorage, bounds};
 use std::error::Error as _;
 use std::sync::Arc;
 
-fn kinds() -> [Drill; 2] {
+fn kinds() -> [Drill; 3] {
     let small = Drill::new(DRIVERS, 64 << 10);
-    [small.clone().with("block_size", "4096"), small.with("subformat", "fixed")]
+    [
+        small.clone().with("block_size", "4096"),
+        small.clone().with("subformat", "fixed"),
+        small.with("block_size", "4096").over_own_format(40 << 10),
+    ]
 }
 
 #[test]
 fn any_byte_may_be_wrong() {
     bounds::under_memory_limit(MEMORY_BYTES, || {
-        let [dynamic, fixed] = kinds();
+        let [dynamic, fixed, differencing] = kinds();
         assert!(dynamic.any_wrong_byte(50_000) > 1000);
+        // Nobody lets such an image have its parent.
+        assert_eq!(differencing.any_wrong_byte(10_000), 0);
         // The checksum guards all that there is.
         assert_eq!(fixed.any_wrong_byte(5_000), 0);
     });

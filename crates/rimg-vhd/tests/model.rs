@@ -13,6 +13,8 @@ fn kinds() -> Vec<Drill> {
         Drill::new(DRIVERS, 1_000_448).with("block_size", "65536"),
         Drill::new(DRIVERS, 5 << 20),
         Drill::new(DRIVERS, 300_032).with("subformat", "fixed"),
+        Drill::new(DRIVERS, 300_032).with("block_size", "4096").over_own_format(200_192),
+        Drill::new(DRIVERS, 300_032).with("block_size", "65536").over_own_format(400_384),
     ]
 }
 

@@ -109,6 +109,23 @@ impl DynamicHeader {
         }
     }
 
+    /// Of a disk over the parent with this name: where the locator that names it has to be written,
+    /// behind the table, and what.
+    pub(crate) fn set_parent(
+        &mut self,
+        name: &str,
+        uuid: Uuid,
+        timestamp: u32,
+    ) -> Result<(u64, Vec<u8>)> {
+        let offset = self.table_offset.saturating_add(self.table_bytes());
+        let (locator, data) = Locator::new(name, offset)?;
+        self.parent_uuid = uuid;
+        self.parent_timestamp = timestamp;
+        self.parent_name = name.rsplit('/').next().unwrap_or(name).to_owned();
+        self.locators = vec![locator];
+        Ok((offset, data))
+    }
+
     /// How many bytes the bitmap before a block takes: a bit for each sector, whole sectors.
     pub(crate) fn bitmap_bytes(&self) -> u64 {
         let sectors = u64::from(self.block_bytes) / SECTOR_BYTES;
@@ -144,7 +161,15 @@ impl DynamicHeader {
             raw.table_offset = self.table_offset;
             raw.max_table_entries = self.entries;
             raw.block_size = self.block_bytes;
+            raw.parent_timestamp = self.parent_timestamp;
+            let uuid = u128::from_be_bytes(self.parent_uuid.0).to_be_bytes();
+            let (words, _) = uuid.as_chunks::<8>();
+            let half = |nth: usize| words.get(nth).map_or(0, |word| u64::from_be_bytes(*word));
+            (raw.parent_uuid_1, raw.parent_uuid_2) = (half(0), half(1));
             *start = raw.encode();
+        }
+        if self.bytes.is_empty() {
+            self.encode_parent(&mut bytes);
         }
         let sum = checksum(&bytes, CHECKSUM);
         if let Some(start) = bytes.first_chunk_mut() {
@@ -152,6 +177,20 @@ impl DynamicHeader {
             *start = RawDynamic { checksum: sum, ..raw }.encode();
         }
         Ok(bytes)
+    }
+
+    /// The parent's name and locators; those of an existing image stay as they are.
+    fn encode_parent(&self, bytes: &mut [u8]) {
+        // What is too long for the field is in the locator still.
+        let name = self.parent_name.encode_utf16().flat_map(u16::to_be_bytes);
+        let field = bytes.get_mut(NAME..LOCATORS.saturating_sub(2)).unwrap_or_default();
+        for (byte, letter) in field.iter_mut().zip(name) {
+            *byte = letter;
+        }
+        let entries = bytes.get_mut(LOCATORS..).unwrap_or_default();
+        for (entry, locator) in entries.chunks_exact_mut(LOCATOR_BYTES).zip(&self.locators) {
+            entry.copy_from_slice(&locator.encode());
+        }
     }
 
     /// The bytes from [`layout_offset`] on that a change of size changes; within one sector.

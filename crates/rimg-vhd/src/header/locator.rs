@@ -1,8 +1,8 @@
 //! Parent locators: where a differencing disk's parent may be found.
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
-use crate::spec::locator;
-use rimg_core::on_disk;
+use crate::spec::{self, locator};
+use rimg_core::{Error, Result, num, on_disk};
 
 on_disk! {
     struct RawLocator: BigEndian, 24 bytes {
@@ -44,6 +44,33 @@ impl Locator {
             len_bytes,
             offset: raw.platform_data_offset,
         })
+    }
+
+    /// A locator for the file of this name, and the bytes that are to lie at `offset`, whole
+    /// sectors: folders are separated by backslashes there.
+    pub(super) fn new(name: &str, offset: u64) -> Result<(Self, Vec<u8>)> {
+        let is_relative = !name.starts_with('/');
+        let name = name.replace('/', "\\");
+        let name = if is_relative { format!(".\\{name}") } else { name };
+        let mut bytes: Vec<u8> = name.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let len_bytes = u32::try_from(bytes.len()).ok().filter(|len| *len <= MAX_NAME_BYTES);
+        let len_bytes = len_bytes.ok_or_else(|| Error::InvalidOption {
+            option: "backing_file",
+            reason: "File name of the parent is too long".to_owned(),
+        })?;
+        bytes.resize(num::to_usize(spec::whole_sectors(len_bytes.into()))?, 0);
+        Ok((Self { is_relative, len_bytes, offset }, bytes))
+    }
+
+    pub(super) fn encode(&self) -> [u8; LOCATOR_BYTES] {
+        let space = spec::whole_sectors(self.len_bytes.into());
+        let raw = RawLocator {
+            platform_code: if self.is_relative { locator::W2RU } else { locator::W2KU },
+            platform_data_space: u32::try_from(space).unwrap_or(u32::MAX),
+            platform_data_length: self.len_bytes,
+            platform_data_offset: self.offset,
+        };
+        raw.encode()
     }
 
     /// The name in `bytes`, in the way of Windows.

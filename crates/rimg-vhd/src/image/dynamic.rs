@@ -2,14 +2,15 @@
 
 use super::Access;
 use crate::check;
+use crate::error::FORMAT;
 use crate::info;
 use crate::map::VhdMap;
 use crate::resize;
 use core::ops::Range;
 use rimg_blocks::Blocks;
 use rimg_core::{
-    BlockImage, Check, CheckSummary, Error, Extent, Finding, ImageInfo, ImageWrite, Preallocation,
-    Repair, Resize, Result, Storage,
+    BlockImage, Check, CheckSummary, Error, Extent, Finding, ImageInfo, ImageWrite, Overlay,
+    Preallocation, Repair, Resize, Result, Storage,
 };
 use std::sync::Arc;
 
@@ -61,7 +62,9 @@ impl BlockImage for DynamicImage {
 
     fn info(&self) -> Result<ImageInfo> {
         let block_bytes = self.blocks.block_bytes();
-        Ok(info::describe(self.size_bytes(), Some(block_bytes), self.parent_name.as_deref()))
+        let footer = self.blocks.look(|map| map.footer);
+        let parent = self.parent_name.as_deref();
+        Ok(info::describe(&footer, self.size_bytes(), Some(block_bytes), parent))
     }
 
     fn file(&self, index: u16) -> Option<&Arc<dyn Storage>> {
@@ -78,6 +81,11 @@ impl BlockImage for DynamicImage {
 
     fn resizer(&self) -> Option<&dyn Resize> {
         if self.access == Access::Write { Some(self) } else { None }
+    }
+
+    fn overlay(&self) -> Option<&dyn Overlay> {
+        let has_parent = self.blocks.look(|map| map.has_parent());
+        if self.access == Access::Write && has_parent { Some(self) } else { None }
     }
 
     fn checker(&self) -> Option<&dyn Check> {
@@ -99,6 +107,18 @@ impl BlockImage for DynamicImage {
 impl Resize for DynamicImage {
     fn resize(&self, size_bytes: u64, preallocation: Preallocation) -> Result<()> {
         self.blocks.resize(resize::checked_size(size_bytes, preallocation)?)
+    }
+}
+
+impl Overlay for DynamicImage {
+    /// Its header would have to name the UUID of the other as well.
+    fn change_backing(&self, _name: Option<&str>, _format: Option<&str>) -> Result<()> {
+        let feature = "another parent for an image that has one".to_owned();
+        Err(Error::Unsupported { format: FORMAT, feature })
+    }
+
+    fn make_empty(&self) -> Result<()> {
+        self.blocks.make_empty()
     }
 }
 

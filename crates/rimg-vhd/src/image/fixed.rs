@@ -117,7 +117,8 @@ impl BlockImage for FixedImage {
     }
 
     fn info(&self) -> Result<ImageInfo> {
-        Ok(info::describe(self.size_bytes(), None, None))
+        let footer = self.footer.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(info::describe(&footer, self.size_bytes(), None, None))
     }
 
     fn file(&self, index: u16) -> Option<&Arc<dyn Storage>> {
