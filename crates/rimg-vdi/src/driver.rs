@@ -161,7 +161,7 @@ fn open_parent(header: &Header, how: &OpenOptions<'_>) -> Result<Option<Arc<dyn 
         Some(Err(source)) => {
             Err(Error::Dependency { role, name: name.to_owned(), source: Box::new(source) })
         }
-        None => Err(Error::Misuse("an image without a file")),
+        None => Err(Error::WrongFormat { format: FORMAT }),
     }
 }
 

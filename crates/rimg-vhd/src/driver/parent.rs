@@ -36,7 +36,7 @@ pub(super) fn open(
             Err(error) => return Err(error),
         };
         if let Some(image) = &image {
-            let file = image.file(0).ok_or(Error::Misuse("an image without a file"))?;
+            let file = image.file(0).ok_or(Error::WrongFormat { format: FORMAT })?;
             check(header, file.as_ref(), options).map_err(|source| Error::Dependency {
                 role,
                 name: name.clone(),
