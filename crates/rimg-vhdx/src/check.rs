@@ -159,9 +159,6 @@ fn copy(map: &VhdxMap, from: u64, to: u64, len: u64) -> Result<()> {
 fn find_damage(map: &mut VhdxMap) -> Result<Vec<Damage>> {
     let file_bytes = map.file.len_bytes().map_err(Error::io("read file length", 0))?;
     let mut budget = map.limits.metadata_budget();
-    // Each entry is damaged once at most, and stands in a list of places, too.
-    let count = num::to_u64(map.bat.entries.len());
-    budget.reserve("list of blocks", count.saturating_mul(24))?;
     let header = &map.headers.current;
     let log = header.log_offset..header.log_offset.saturating_add(header.log_length);
     let regions = map.regions.all().map(|region| region.offset..region.end());
@@ -187,6 +184,9 @@ fn find_damage(map: &mut VhdxMap) -> Result<Vec<Damage>> {
                 is_here.then_some(What::InMetadata)
             }
         };
+        if what.is_some() || place.is_some() {
+            budget.reserve("list of blocks", num::to_u64(size_of::<Damage>()))?;
+        }
         match what {
             Some(what) => damage.push(Damage { index, host, len, file_bytes, what }),
             None if place.is_some() => places.push((host, len, index)),

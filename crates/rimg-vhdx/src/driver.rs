@@ -135,7 +135,7 @@ fn open(file: Arc<dyn Storage>, how: &OpenOptions<'_>) -> Result<VhdxImage> {
     if how.writable {
         prepare_writing(&mut map, len, how.inspect_only, &mut budget)?;
     }
-    let was_blank = !has_parent && !map.bat.entries.iter().any(|entry| is_present(*entry));
+    let was_blank = !has_parent && is_blank(&map, len)?;
     let parent = match &metadata.parent {
         Some(locator) => open_parent(locator, how)?,
         None => None,
@@ -229,12 +229,17 @@ fn read_bat(
     Ok(Bat { entries, region })
 }
 
-/// Whether an entry says that there are bytes of the guest in the file.
-fn is_present(entry: u64) -> bool {
-    !matches!(
-        Payload::parse(entry),
-        Ok(Payload::NotPresent | Payload::Zero | Payload::Undefined(_) | Payload::Unmapped(_))
-    )
+/// Whether nobody wrote to the disk yet: there are no blocks, or they are all in one hole that the
+/// file ends with, as those of a new fixed image are.
+fn is_blank(map: &VhdxMap, len: u64) -> Result<bool> {
+    let entries = (0..).zip(&map.bat.entries);
+    let places = entries.filter_map(|(index, entry)| map.place_of(index, *entry));
+    let Some(first) = places.map(|(host, _)| host).min() else { return Ok(true) };
+    if first >= len {
+        return Ok(false);
+    }
+    let run = map.file.run_at(first).map_err(Error::io("look for holes", first))?;
+    Ok(!run.is_data && first.saturating_add(run.len_bytes) >= len)
 }
 
 /// Refuses a table that leads out of the file.
@@ -291,8 +296,9 @@ fn prepare_writing(
     for_repair: bool,
     budget: &mut MetadataBudget,
 ) -> Result<()> {
-    let count = num::to_u64(map.bat.entries.len()).saturating_add(8);
-    budget.reserve("list of blocks", count.saturating_mul(16))?;
+    let entries = (0..).zip(&map.bat.entries);
+    let places = entries.filter(|(index, entry)| map.place_of(*index, **entry).is_some());
+    budget.reserve("list of blocks", num::to_u64(places.count()).saturating_mul(16))?;
     let mut used = map.used();
     used.sort_unstable_by_key(|range| range.start);
     let shared = used.windows(2).find_map(|pair| match pair {

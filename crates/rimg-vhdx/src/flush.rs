@@ -5,6 +5,7 @@
 //! leaves the table as it was, or an entry to replay.
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
+use crate::error::unsupported;
 use crate::header::{Guid, Header, Headers};
 use crate::log::Sector;
 use crate::map::{Direction, Todo, VhdxMap};
@@ -18,6 +19,10 @@ impl VhdxMap {
     pub(crate) fn begin_changes(&mut self) -> Result<Vec<Stage>> {
         self.know_headers()?;
         let old = self.headers.current;
+        // Of two headers with the same number none is newer.
+        if old.sequence_number >= u64::MAX >> 1 {
+            return Err(unsupported(format!("header sequence number {}", old.sequence_number)));
+        }
         let next = |what: &[u8], old: Guid| {
             let number = self.headers.current.sequence_number.to_le_bytes();
             Guid::derive(&[what, &old.to_le_bytes(), &number])
@@ -34,9 +39,9 @@ impl VhdxMap {
 
     pub(crate) fn take_stages(&mut self, closing: bool) -> Result<Vec<Stage>> {
         self.know_headers()?;
-        let size_sector = match self.todo.size {
-            Some(_) => Some(self.size_sector()?),
-            None => None,
+        let size_sectors = match self.todo.size {
+            Some(_) => self.size_sectors()?,
+            None => Vec::new(),
         };
         let mut todo = std::mem::take(&mut self.todo);
         let mut stages = Vec::new();
@@ -59,9 +64,8 @@ impl VhdxMap {
         let written = if todo.bat_moved { Vec::new() } else { self.table_sectors(&todo) };
         // The table is as large as the size says, or larger, whatever becomes of the rest.
         let (first, last) = match todo.size {
-            Some(Direction::Down) => (size_sector, None),
-            Some(Direction::Up) => (None, size_sector),
-            None => (None, None),
+            Some(Direction::Down) => (size_sectors, Vec::new()),
+            _ => (Vec::new(), size_sectors),
         };
         let sectors: Vec<_> = first.into_iter().chain(written).chain(last).collect();
         for batch in sectors.chunks(self.log.most_sectors()) {
@@ -126,17 +130,21 @@ impl VhdxMap {
         vec![Change::Write { at: self.bat.region.offset, bytes }]
     }
 
-    /// The sector of the metadata that has the size, with the new one.
-    fn size_sector(&self) -> Result<(u64, Sector)> {
-        let at = num::align_down(self.size_at, spec::log::SECTOR_BYTES);
-        let within = num::to_usize(self.size_at.saturating_sub(at))?;
-        let mut sector: Sector = [0; 4096];
-        self.file.read_exact_at(&mut sector, at).map_err(Error::io("read metadata", at))?;
-        let size = self.size_bytes.to_le_bytes();
-        let field = sector.get_mut(within..).and_then(<[u8]>::first_chunk_mut);
-        // Items follow each other without gaps, but nobody makes one begin within another's word.
-        *field.ok_or(Error::Misuse("the disk size lies across two sectors"))? = size;
-        Ok((at, sector))
+    /// The sectors of the metadata that have the size, with the new one: as a rule it is one.
+    fn size_sectors(&self) -> Result<Vec<(u64, Sector)>> {
+        let end = self.size_at.saturating_add(8);
+        let first = num::align_down(self.size_at, spec::log::SECTOR_BYTES);
+        let len = self.file.len_bytes().map_err(Error::io("read file length", 0))?;
+        let mut bytes = vec![0; if end.saturating_sub(first) > 4096 { 8192 } else { 4096 }];
+        let there = num::to_usize(len.saturating_sub(first))?.min(bytes.len());
+        let known = bytes.get_mut(..there).unwrap_or_default();
+        self.file.read_exact_at(known, first).map_err(Error::io("read metadata", first))?;
+        let within = num::to_usize(self.size_at.saturating_sub(first))?;
+        if let Some(field) = bytes.get_mut(within..).and_then(<[u8]>::first_chunk_mut) {
+            *field = self.size_bytes.to_le_bytes();
+        }
+        let places = (first..).step_by(4096);
+        Ok(places.zip(bytes.as_chunks().0.iter().copied()).collect())
     }
 
     fn header_stage(&mut self, next: Header) -> Stage {

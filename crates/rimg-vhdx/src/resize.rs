@@ -33,6 +33,7 @@ impl VhdxMap {
             self.todo.cut = true;
         } else {
             freed.extend(self.make_table_fit(entries)?);
+            self.complete_last_block();
             self.add_entries(entries, size_bytes)?;
             self.todo.size = Some(Direction::Up);
         }
@@ -60,12 +61,22 @@ impl VhdxMap {
             self.set_entry(index, 0);
         }
         self.bat.entries.truncate(num::to_usize(keep)?);
-        let header = self.headers.current;
-        let log_end = header.log_offset.saturating_add(header.log_length);
         let ends = self.used().into_iter().map(|range| range.end).max().unwrap_or_default();
-        self.used_end = ends.max(log_end).min(self.used_end);
+        // The last block may be cut off where the disk ends.
+        let len = self.file.len_bytes().map_err(Error::io("read file length", 0))?;
+        self.used_end = ends.min(len);
         self.space.cut(num::align_up(self.used_end, spec::ALIGN_BYTES).unwrap_or(u64::MAX));
         Ok(())
+    }
+
+    /// Makes the file have all of the last block, where it ends with the disk.
+    fn complete_last_block(&mut self) {
+        let Some(last) = self.blocks().checked_sub(1) else { return };
+        let place = self.payload(last).ok().and_then(Payload::place);
+        if let Some(host) = place {
+            self.used_end = self.used_end.max(host.saturating_add(self.geometry.block_bytes()));
+            self.todo.grow = true;
+        }
     }
 
     /// Gives the table another place when it has to become larger than its region.

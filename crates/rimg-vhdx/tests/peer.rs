@@ -114,6 +114,41 @@ fn a_resized_image_is_read_by_qemu_img() {
 }
 
 #[test]
+fn a_fixed_image_of_qemu_img_grows_and_shrinks() {
+    let Some(qemu) = Peer::qemu_img() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let qemu = qemu.in_dir(&dir);
+    let path = dir.path().join("disk");
+    // Its last block ends where the disk does.
+    let option = "subformat=fixed,block_state_zero=off,block_size=8M";
+    qemu.ok(["create", "-q", "-f", "vhdx", "-o", option, "disk", "10M"]);
+    let image = open(&path, true);
+    assert!(image.writer().unwrap().is_zero_initialised());
+    let mut model = ModelDisk::new(10 * MIB);
+    let write = |model: &mut ModelDisk, at: u64, byte| {
+        image.writer().unwrap().write_at(&[byte; 512], at).unwrap();
+        model.write(&[byte; 512], at);
+    };
+    let resize = |model: &mut ModelDisk, size| {
+        image.resizer().unwrap().resize(size, Preallocation::Off).unwrap();
+        model.resize(size);
+    };
+    write(&mut model, 10 * MIB - 512, 1);
+    resize(&mut model, 14 * MIB);
+    write(&mut model, 13 * MIB, 2);
+    resize(&mut model, 30 * MIB);
+    write(&mut model, 29 * MIB, 3);
+    resize(&mut model, 15 * MIB);
+    model.assert_same(image.as_ref(), "resized");
+    image.close().unwrap();
+    let image = open(&path, false);
+    model.assert_same(image.as_ref(), "closed");
+    assert_eq!(image.file(0).unwrap().len_bytes().unwrap(), 24 * MIB);
+    std::fs::write(dir.path().join("raw"), model.read(0..15 * MIB)).unwrap();
+    assert_eq!(qemu.ok(["compare", "-f", "vhdx", "-F", "raw", "disk", "raw"]), IDENTICAL);
+}
+
+#[test]
 fn a_log_that_rimg_left_is_replayed_by_qemu_img() {
     let Some(qemu) = Peer::qemu_img() else { return };
     let dir = tempfile::tempdir().unwrap();
