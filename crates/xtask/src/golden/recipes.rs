@@ -432,4 +432,33 @@ pub(super) const RECIPES: &[Recipe] = &[
             vhd_footers!("fixed-force-size.vpc", "-512"),
         ],
     ),
+    Recipe {
+        file: "vhdx/dynamic.vhdx",
+        format: "vhdx",
+        about: "a block of 1 MiB",
+        commands: &[
+            "qemu-img convert -f raw -O vhdx -o block_size=1M ../raw/ext4.raw dynamic.vhdx",
+        ],
+        expect: GUEST,
+    },
+    Recipe {
+        file: "vhdx/fixed.vhdx",
+        format: "vhdx",
+        about: "fixed, its last block cut off where the disk ends",
+        commands: &[
+            "qemu-img convert -f raw -O vhdx -o subformat=fixed,block_state_zero=off ../raw/odd-size.raw fixed.vhdx",
+        ],
+        expect: GUEST,
+    },
+    Recipe {
+        file: "vhdx/written.vhdx",
+        format: "vhdx",
+        about: "blocks in no order, zero blocks and such that are not present, no second header",
+        commands: &[
+            "qemu-img create -q -f vhdx -o block_size=1M written.vhdx 9000k",
+            "qemu-io -f vhdx -c 'write -P 0x41 8M 100k' -c 'write -P 0x42 3000k 100k' written.vhdx",
+            "dd if=/dev/zero of=written.vhdx bs=4k seek=32 count=1 conv=notrunc status=none",
+        ],
+        expect: GUEST,
+    },
 ];
