@@ -16,6 +16,7 @@ mod recording;
 mod rng;
 pub mod storages;
 pub mod vhdx;
+pub mod vmdk;
 
 pub use dir::{MemoryDir, PlainImage};
 pub use model::ModelDisk;

@@ -212,7 +212,7 @@ pub(crate) fn with_footer(file: &dyn Storage, header: SparseHeader) -> Result<Sp
         let field = footer_at.saturating_add(RawHeader::offset_of("gd_offset"));
         return Err(CorruptKind::Missing.at(STRUCTURE, "gdOffset", field));
     }
-    Ok(footer)
+    Ok(SparseHeader { is_footer: true, ..footer })
 }
 
 /// Reads the descriptor in these bytes of a file.

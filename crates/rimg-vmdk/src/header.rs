@@ -46,6 +46,8 @@ pub(crate) struct SparseHeader {
     pub(crate) gd: Option<u64>,
     /// Where the redundant grain directory starts, in bytes.
     pub(crate) rgd: Option<u64>,
+    /// It comes from the end of the file.
+    pub(crate) is_footer: bool,
 }
 
 impl SparseHeader {
@@ -116,7 +118,7 @@ impl SparseHeader {
             grain_bits: raw.grain_size.trailing_zeros().saturating_add(9),
             gtes_per_gt: raw.gtes_per_gt,
         };
-        Ok(Self { raw, geometry, gd, rgd })
+        Ok(Self { raw, geometry, gd, rgd, is_footer: false })
     }
 
     /// Whether the header is of a file that only carries a descriptor.

@@ -71,13 +71,12 @@ impl Stream {
         writable: bool,
     ) -> Result<Self> {
         let len = blocks.file().len_bytes().map_err(Error::io("read file length", 0))?;
-        let is_at_end = header.raw.gd_offset == sparse::GD_AT_END;
         let footer = marker::FOOTER_SECTORS.saturating_mul(SECTOR_BYTES);
         let state = State {
             header,
             phase: Phase::Untouched,
             next: sectors(len).saturating_mul(SECTOR_BYTES),
-            end: is_at_end.then(|| len.saturating_sub(footer)),
+            end: header.is_footer.then(|| len.saturating_sub(footer)),
             old_ends: Vec::new(),
             table: 0,
             is_dirty: false,
@@ -278,9 +277,6 @@ impl Stream {
                 state.next = state.header.overhead_bytes();
                 state.end = None;
                 return Ok(());
-            }
-            if state.header.raw.gd_offset == sparse::GD_AT_END {
-                return Err(Error::Misuse("a stream without a footer"));
             }
             write_header(writer, &state.header)?;
             writer.sync().map_err(Error::io("make writes durable", 0))?;
