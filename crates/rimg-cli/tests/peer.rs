@@ -145,6 +145,8 @@ fn bench() {
 #[test]
 fn vhdx() {
     run_cases(include_str!("peer/vhdx.cases"));
+fn vmdk() {
+    run_cases(include_str!("peer/vmdk.cases"));
 }
 
 fn run_cases(text: &str) {

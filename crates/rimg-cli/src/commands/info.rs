@@ -9,7 +9,7 @@ use crate::output::Form;
 use crate::output::info::{self as output, ImageReport};
 use crate::program::Run;
 use crate::secrets::add_object;
-use rimg::RawOptions;
+use rimg::{ImageInfo, InfoValue, RawOptions};
 use std::ffi::OsString;
 
 pub(super) const COMMAND: Command = Command {
@@ -114,12 +114,37 @@ fn report_chain(name: ImageName, how: How) -> Result<Vec<ImageReport>, Stop> {
 
 fn report(name: &ImageName, how: &How) -> Result<ImageReport, Stop> {
     let opened = images::open(name, how)?;
-    let info = opened.info()?;
+    let mut info = opened.info()?;
+    name_extents(&mut info, &opened.filename);
     let full_backing_filename =
         info.backing_file.as_deref().map(|backing| images::combine(&opened.filename, backing));
     let file = opened.file_report()?;
+    let extents = opened.extent_reports()?;
     let filename = options_shown(&opened, how).unwrap_or_else(|| opened.filename.clone());
-    Ok(ImageReport { filename, info, full_backing_filename, file })
+    Ok(ImageReport { filename, info, full_backing_filename, file, extents })
+}
+
+/// Extents are shown by the names of their files from here; an image gives them from its own
+/// folder, and none where it is the file itself.
+fn name_extents(info: &mut ImageInfo, image: &str) {
+    let lists = info.specific.iter_mut().filter(|(name, _)| *name == "extents");
+    for (_, value) in lists {
+        let InfoValue::List(extents) = value else { continue };
+        for extent in extents {
+            let InfoValue::Map(members) = extent else { continue };
+            for (name, value) in members {
+                match value {
+                    InfoValue::Text(file) if *name == "filename" && file.is_empty() => {
+                        image.clone_into(file);
+                    }
+                    InfoValue::Text(file) if *name == "filename" => {
+                        *file = images::combine(image, file);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
 }
 
 /// The name of an image that needs more than a file's name to be opened.

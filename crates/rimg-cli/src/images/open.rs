@@ -6,7 +6,7 @@ use crate::message::{Stop, describe, describe_io};
 use crate::output::info::FileReport;
 use rimg::{
     BlockImage, CacheMode, Dependency, DependencyRole, Error, FileError, Grant, ImageInfo,
-    LocalFiles, LockConflict, MemoryStorage, OpenedImage, Opener, Policy as _, RawOptions,
+    LocalFiles, LockConflict, MemoryStorage, OpenedImage, Opener, Policy as _, RawOptions, Storage,
 };
 use std::fs;
 use std::io::{self, Write as _};
@@ -146,6 +146,17 @@ pub(crate) fn open_or_reason(name: &ImageName, how: &How) -> Result<Opened, Stri
     }
 }
 
+fn report_file(
+    file: &dyn Storage,
+    filename: String,
+    protocol: &'static str,
+) -> io::Result<FileReport> {
+    // Files are counted in sectors, too.
+    let len_bytes = file.len_bytes()?;
+    let len_bytes = len_bytes.checked_next_multiple_of(512).unwrap_or(len_bytes);
+    Ok(FileReport { filename, protocol, len_bytes, disk_bytes: file.allocated_bytes()? })
+}
+
 /// What an image says of itself is not in its data file, which may be gone.
 fn without_data_file(wanted: &Dependency<'_>, from: Option<&Path>) -> rimg::Result<Grant> {
     match wanted.role {
@@ -186,6 +197,11 @@ impl Opened {
         self.image.format().name
     }
 
+    /// The name of the format of one layer of the chain, 0 being the top.
+    pub(crate) fn format_at(&self, depth: usize) -> &'static str {
+        self.image.layers().get(depth).map_or("", |layer| layer.format.name)
+    }
+
     /// Says so when the image will be written to and its format was only guessed.
     pub(crate) fn warn_if_guessed(&self) {
         if !self.image.layers().first().is_some_and(|layer| layer.guarded) {
@@ -223,14 +239,24 @@ impl Opened {
             .image
             .path()
             .is_none_or(|path| fs::metadata(path).map_or(true, |metadata| metadata.is_file()));
-        // Files are counted in sectors, too.
-        let len_bytes = file.len_bytes().map_err(failed)?;
-        Ok(FileReport {
-            filename: self.filename.clone(),
-            protocol: if regular { "file" } else { "host_device" },
-            len_bytes: len_bytes.checked_next_multiple_of(512).unwrap_or(len_bytes),
-            disk_bytes: file.allocated_bytes().map_err(failed)?,
-        })
+        let protocol = if regular { "file" } else { "host_device" };
+        report_file(file.as_ref(), self.filename.clone(), protocol).map_err(failed)
+    }
+
+    /// What there is to say of the files that the image's extents lie in.
+    pub(crate) fn extent_reports(&self) -> Result<Vec<FileReport>, Stop> {
+        let Some(layer) = self.image.layers().first() else { return Ok(Vec::new()) };
+        let files = (1..).map_while(|index| self.image.file(index));
+        let named = files.zip(&layer.files);
+        named
+            .filter(|(_, (role, _))| *role == DependencyRole::Extent)
+            .map(|(file, (_, path))| {
+                let name = path.display().to_string();
+                report_file(file.as_ref(), name.clone(), "file").map_err(|error| {
+                    Stop::failed(format!("Could not read '{name}': {}", describe_io(&error)))
+                })
+            })
+            .collect()
     }
 
     /// The name of a file of one layer of the chain, 0 being the top.

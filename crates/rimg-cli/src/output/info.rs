@@ -17,6 +17,23 @@ pub(crate) struct ImageReport {
     pub(crate) full_backing_filename: Option<String>,
     /// The file that the image lies in.
     pub(crate) file: FileReport,
+    /// The files that its extents lie in, if not in the same.
+    pub(crate) extents: Vec<FileReport>,
+}
+
+impl ImageReport {
+    /// The files by the names that QEMU gives them, in the order in which it shows them.
+    fn children(&self) -> impl Iterator<Item = (String, &FileReport)> {
+        let extents = self.extents.iter().enumerate().rev();
+        extents
+            .map(|(index, file)| (format!("extents.{index}"), file))
+            .chain(std::iter::once(("file".to_owned(), &self.file)))
+    }
+
+    /// The space that all files take, where the system says.
+    fn disk_bytes(&self) -> Option<u64> {
+        self.children().map(|(_, file)| file.disk_bytes).sum()
+    }
 }
 
 /// The file that an image lies in.
@@ -39,13 +56,13 @@ pub(crate) fn human(chain: &[ImageReport]) -> String {
 }
 
 fn human_image(report: &ImageReport) -> String {
-    let ImageReport { filename, info, full_backing_filename, file } = report;
+    let ImageReport { filename, info, full_backing_filename, .. } = report;
     let size = info.virtual_size_bytes;
     let mut text = format!(
         "image: {filename}\nfile format: {}\nvirtual size: {} ({size} bytes)\ndisk size: {}\n",
         info.format,
         human_size(size),
-        disk_size(file)
+        disk_size(report.disk_bytes())
     );
     if info.encrypted {
         text.push_str("encrypted: yes\n");
@@ -73,21 +90,23 @@ fn human_image(report: &ImageReport) -> String {
         text.push_str("Format specific information:\n");
         human_map(&mut text, &info.specific, 1);
     }
-    let _ = writeln!(
-        text,
-        "Child node '/file':\n    filename: {}\n    protocol type: {}\n    \
-         file length: {} ({} bytes)\n    disk size: {}",
-        file.filename,
-        file.protocol,
-        human_size(file.len_bytes),
-        file.len_bytes,
-        disk_size(file)
-    );
+    for (name, file) in report.children() {
+        let _ = writeln!(
+            text,
+            "Child node '/{name}':\n    filename: {}\n    protocol type: {}\n    \
+             file length: {} ({} bytes)\n    disk size: {}",
+            file.filename,
+            file.protocol,
+            human_size(file.len_bytes),
+            file.len_bytes,
+            disk_size(file.disk_bytes)
+        );
+    }
     text
 }
 
-fn disk_size(file: &FileReport) -> String {
-    file.disk_bytes.map_or_else(|| "unavailable".to_owned(), human_size)
+fn disk_size(bytes: Option<u64>) -> String {
+    bytes.map_or_else(|| "unavailable".to_owned(), human_size)
 }
 
 fn human_map(text: &mut String, members: &[(&'static str, InfoValue)], depth: usize) {
@@ -135,14 +154,11 @@ const TELLS_NO_STATE: &[&str] = &["parallels"];
 
 /// The members in the order in which qemu-img prints them.
 fn image_value(report: &ImageReport) -> InfoValue {
-    let ImageReport { filename, info, full_backing_filename, file } = report;
-    let mut members = vec![(
-        "children",
-        InfoValue::List(vec![InfoValue::Map(vec![
-            ("name", text("file")),
-            ("info", file_value(file)),
-        ])]),
-    )];
+    let ImageReport { filename, info, full_backing_filename, .. } = report;
+    let children = report.children().map(|(name, file)| {
+        InfoValue::Map(vec![("name", text(&name)), ("info", file_value(file))])
+    });
+    let mut members = vec![("children", InfoValue::List(children.collect()))];
     let mut put = |name, value: Option<InfoValue>| members.extend(value.map(|value| (name, value)));
     put("backing-filename-format", info.backing_format.as_deref().map(text));
     let snapshots = &info.snapshots;
@@ -155,7 +171,7 @@ fn image_value(report: &ImageReport) -> InfoValue {
     put("filename", Some(text(filename)));
     put("cluster-size", info.cluster_bytes.map(InfoValue::Number));
     put("format", Some(text(info.format)));
-    put("actual-size", file.disk_bytes.map(InfoValue::Number));
+    put("actual-size", report.disk_bytes().map(InfoValue::Number));
     put(
         "format-specific",
         (!info.specific.is_empty()).then(|| specific(info.format, info.specific.clone())),
@@ -225,6 +241,7 @@ mod tests {
                 len_bytes: 197_120,
                 disk_bytes: None,
             },
+            extents: Vec::new(),
         }
     }
 

@@ -179,11 +179,18 @@ fn entries(opened: &Opened, range: Range<u64>) -> impl Iterator<Item = Result<Ma
             if let Some(piece) = holes.next_piece() {
                 return Some(Ok(piece));
             }
-            if let Err(error) = entries.next()?.and_then(|entry| holes.cut(entry)) {
+            let entry = entries.next()?.map(|entry| as_shown(opened, entry));
+            if let Err(error) = entry.and_then(|entry| holes.cut(entry)) {
                 return Some(Err(failed(error)));
             }
         }
     })
+}
+
+/// Holes in the files of flat extents are data that is zero, unlike those of raw images.
+fn as_shown(opened: &Opened, entry: MapEntry) -> MapEntry {
+    let is_flat = entry.zero && entry.place.is_some() && opened.format_at(entry.depth) == "vmdk";
+    MapEntry { data: entry.data || is_flat, ..entry }
 }
 
 /// What is shown of a range that holds nothing.
