@@ -59,12 +59,14 @@ impl GrainMap {
         });
     }
 
-    /// Says that a table lies elsewhere, or nowhere.
+    /// Says that a table and its copy lie elsewhere, both in one place, or nowhere.
     pub(crate) fn set_table_place(&mut self, number: u64, place: Option<u64>) {
         let index = usize::try_from(number).unwrap_or(usize::MAX);
-        if let Some(slot) = self.directory.get_mut(index) {
-            *slot = place;
-            self.room.directory.insert(number);
+        for list in [&mut self.directory, &mut self.redundant] {
+            if let Some(slot) = list.get_mut(index) {
+                *slot = place;
+                self.room.directory.insert(number);
+            }
         }
     }
 

@@ -102,7 +102,7 @@ impl Pass<'_> {
             let kind = match map.checked(grain, raw) {
                 Ok(GrainEntry::At(host)) => match use_once(used, host / grain_bytes) {
                     true => self.check_marker(map, grain, host)?,
-                    false => Some(CorruptKind::Entry(raw)),
+                    false => Some(CorruptKind::Shared(raw)),
                 },
                 Ok(GrainEntry::Unallocated | GrainEntry::Zero) => None,
                 Err(kind) => Some(kind),
@@ -110,7 +110,13 @@ impl Pass<'_> {
             let Some(kind) = kind else { continue };
             let sector =
                 self.first_sector.saturating_add(map.geometry.grain_start(grain) / SECTOR_BYTES);
-            self.report(&format!("ERROR: sector {sector}: {kind}"), self.repairs);
+            let message = match kind {
+                CorruptKind::BehindEnd(_) => {
+                    format!("ERROR: cluster offset for sector {sector} points after EOF")
+                }
+                kind => format!("ERROR: sector {sector}: {kind}"),
+            };
+            self.report(&message, self.repairs);
             if self.repairs {
                 let copy = map.valid_copy(grain, number, index);
                 map.put_raw(number, index, copy.unwrap_or(0));

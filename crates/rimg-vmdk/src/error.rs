@@ -35,6 +35,8 @@ pub(crate) enum CorruptKind {
     EncodedLength(u32),
     #[error("entry {0:#x} is none")]
     Entry(u64),
+    #[error("entry {0:#x} is used by another grain")]
+    Shared(u64),
     #[error("{0:#x} is not the magic number")]
     Magic(u64),
     #[error("version {0:#x} is unknown")]

@@ -75,6 +75,13 @@ macro_rules! vhd_footers {
             $offsets
         )
     };
+const fn vmdk(
+    file: &'static str,
+    about: &'static str,
+    commands: &'static [&'static str],
+    expect: Expect,
+) -> Recipe {
+    Recipe { file, format: "vmdk", about, commands, expect }
 }
 
 pub(super) const RECIPES: &[Recipe] = &[
@@ -461,4 +468,77 @@ pub(super) const RECIPES: &[Recipe] = &[
         ],
         expect: GUEST,
     },
+    vmdk(
+        "vmdk/sparse.vmdk",
+        "monolithicSparse, the default",
+        &[
+            "qemu-img convert -f raw -O vmdk ../raw/odd-size.raw sparse.vmdk",
+            "printf 12345678 | dd of=sparse.vmdk bs=1 seek=548 conv=notrunc status=none",
+        ],
+        GUEST,
+    ),
+    vmdk(
+        "vmdk/zeroed-grain.vmdk",
+        "version 2: a grain of zeroes between data and nothing",
+        &[
+            "qemu-img create -q -f vmdk -o zeroed_grain=on zeroed-grain.vmdk 4M",
+            "qemu-io -f vmdk -c 'write -P 0x41 1M 128k' -c 'write -z 1M 64k' -c 'write -z 2M 64k' zeroed-grain.vmdk",
+            "printf 12345678 | dd of=zeroed-grain.vmdk bs=1 seek=548 conv=notrunc status=none",
+        ],
+        GUEST,
+    ),
+    vmdk(
+        "vmdk/stream-qemu.vmdk",
+        "streamOptimized as QEMU writes it: the directory in front, no footer",
+        &[
+            "qemu-img convert -f raw -O vmdk -o subformat=streamOptimized ../raw/ext4.raw stream-qemu.vmdk",
+            "printf 12345678 | dd of=stream-qemu.vmdk bs=1 seek=548 conv=notrunc status=none",
+        ],
+        GUEST,
+    ),
+    vmdk(
+        "vmdk/flat.vmdk",
+        "monolithicFlat: a descriptor and the disk",
+        &[
+            "qemu-img convert -f raw -O vmdk -o subformat=monolithicFlat ../raw/odd-size.raw flat.vmdk",
+            "printf 12345678 | dd of=flat.vmdk bs=1 seek=36 conv=notrunc status=none",
+        ],
+        GUEST,
+    ),
+    vmdk("vmdk/flat-flat.vmdk", "the disk of flat.vmdk", &[], Expect::Companion),
+    vmdk(
+        "vmdk/split.vmdk",
+        "twoGbMaxExtentSparse: a descriptor and an extent",
+        &[
+            "qemu-img convert -f raw -O vmdk -o subformat=twoGbMaxExtentSparse ../raw/odd-size.raw split.vmdk",
+            "printf 12345678 | dd of=split.vmdk bs=1 seek=36 conv=notrunc status=none",
+        ],
+        GUEST,
+    ),
+    vmdk("vmdk/split-s001.vmdk", "the extent of split.vmdk", &[], Expect::Companion),
+    vmdk(
+        "vmdk/overlay.vmdk",
+        "an overlay that is longer than its parent",
+        &[
+            "qemu-img create -q -f vmdk -b sparse.vmdk -F vmdk overlay.vmdk 1M",
+            "qemu-io -f vmdk -c 'write -P 0x42 60k 8k' -c 'write -P 0x43 900k 1k' overlay.vmdk",
+            "printf 12345678 | dd of=overlay.vmdk bs=1 seek=548 conv=notrunc status=none",
+        ],
+        GUEST,
+    ),
+    vmdk(
+        "vmdk/version-4.vmdk",
+        "a version that is not known",
+        &[
+            "head -c 1024 sparse.vmdk > version-4.vmdk",
+            "printf '\\004' | dd of=version-4.vmdk bs=1 seek=4 conv=notrunc status=none",
+        ],
+        Expect::Refused { error: "Corrupt", says: "version 0x4 is unknown" },
+    ),
+    vmdk(
+        "vmdk/truncated.vmdk",
+        "a download that ended too early",
+        &["cp sparse.vmdk truncated.vmdk", "truncate -s 40000 truncated.vmdk"],
+        Expect::Refused { error: "Corrupt", says: "lies behind the end of the file" },
+    ),
 ];
