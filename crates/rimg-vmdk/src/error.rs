@@ -37,6 +37,8 @@ pub(crate) enum CorruptKind {
     Entry(u64),
     #[error("entry {0:#x} is used by another grain")]
     Shared(u64),
+    #[error("the grain at {0:#x} lies in metadata")]
+    InMetadata(u64),
     #[error("{0:#x} is not the magic number")]
     Magic(u64),
     #[error("version {0:#x} is unknown")]

@@ -35,6 +35,8 @@ impl VmdkImage {
             cluster_bytes: self.grain_bytes(),
             backing_format: parent.is_some().then(|| FORMAT.to_owned()),
             backing_file: parent,
+            // Grains are not made beforehand, and may lie in other files.
+            preallocated: Some(false),
             specific,
             ..ImageInfo::default()
         })

@@ -1,8 +1,11 @@
 //! From the disk to the file: grain directory, grain tables, and the markers of compressed grains.
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
+mod guard;
 mod open;
 mod stream;
+
+pub(crate) use guard::Metadata;
 
 use crate::address::Geometry;
 use crate::allocate::Room;
@@ -40,6 +43,7 @@ pub(crate) struct GrainMap {
     /// How much of the extent's part of the disk has something below it, in bytes from its start.
     pub(crate) below_bytes: u64,
     pub(crate) room: Room,
+    pub(crate) metadata: Metadata,
 }
 
 /// How grains lie in the file.
@@ -146,8 +150,12 @@ impl GrainMap {
             if host.saturating_add(needed) > self.file_len {
                 return Err(CorruptKind::BehindEnd(host / SECTOR_BYTES));
             }
-            if host < SECTOR_BYTES {
-                return Err(CorruptKind::Entry(raw));
+            let end = host.saturating_add(match self.encoding {
+                Encoding::Plain => self.geometry.grain_bytes(),
+                Encoding::Compressed { .. } => 1,
+            });
+            if self.metadata.overlaps(&(host..end)) {
+                return Err(CorruptKind::InMetadata(host));
             }
         }
         Ok(entry)

@@ -67,7 +67,7 @@ fn create(dir: &MemoryDir, format: &FormatInfo, input: &mut Input<'_>) -> Option
         // The byte is read for every option: what comes after does not depend on the format's.
         let choice = input.byte();
         if switches >> (place % 16) & 1 != 0
-            && let Some(value) = value(spec.name, choice)
+            && let Some(value) = value(format.name, spec.name, choice)
         {
             options.set(spec.name, value);
         }
@@ -88,13 +88,20 @@ fn create(dir: &MemoryDir, format: &FormatInfo, input: &mut Input<'_>) -> Option
 }
 
 /// A value for an option that is worth trying.
-fn value(name: &str, choice: u8) -> Option<String> {
+fn value(format: &str, name: &str, choice: u8) -> Option<String> {
     let from = |values: &[&str]| Some(values[usize::from(choice) % values.len()].to_owned());
     match name {
         // Larger clusters take time, and do nothing that these do not.
         "cluster_size" => Some((512_u32 << (choice % 9)).to_string()),
         "block_size" => from(&["512", "4096", "65536", "1048576", "2097152", "33554432"]),
         "block_state_zero" => from(&["on", "off"]),
+        "subformat" if format == "vmdk" => from(&[
+            "streamOptimized",
+            "monolithicSparse",
+            "monolithicFlat",
+            "twoGbMaxExtentSparse",
+            "twoGbMaxExtentFlat",
+        ]),
         "subformat" => from(&["dynamic", "fixed"]),
         "refcount_bits" => Some((1_u32 << (choice % 7)).to_string()),
         "compat" => from(&["1.1", "0.10"]),
@@ -102,9 +109,8 @@ fn value(name: &str, choice: u8) -> Option<String> {
         "preallocation" => from(&["off", "metadata", "falloc", "full"]),
         "backing_file" => from(&["below"]),
         "data_file" => from(&["data"]),
-        "extended_l2" | "lazy_refcounts" | "data_file_raw" | "static" | "force_size" => {
-            from(&["on", "off"])
-        }
+        "extended_l2" | "lazy_refcounts" | "data_file_raw" | "static" | "force_size"
+        | "zeroed_grain" => from(&["on", "off"]),
         _ => None,
     }
 }

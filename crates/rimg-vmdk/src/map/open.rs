@@ -1,7 +1,7 @@
 //! Reading grain directories.
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
-use super::{Encoding, GrainMap};
+use super::{Encoding, GrainMap, Metadata};
 use crate::address::Geometry;
 use crate::allocate::Room;
 use crate::cache::TableCache;
@@ -44,6 +44,7 @@ impl GrainMap {
             (Err(_), Some(Ok(second))) => (Vec::new(), second),
             (Err(error), _) => return Err(error),
         };
+        map.guard_metadata(budget)?;
         Ok(map)
     }
 
@@ -90,6 +91,7 @@ impl GrainMap {
             header: None,
             below_bytes: 0,
             room: Room::default(),
+            metadata: Metadata::default(),
         })
     }
 
