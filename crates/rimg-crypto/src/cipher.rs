@@ -1,16 +1,19 @@
 //! Ciphers for sectors: each sector is encrypted by itself, with its number as what makes it
 //! different from others of the same contents.
 
-mod aes;
+mod blocks;
 mod cbc;
+mod ctr;
+mod narrow;
 mod wrapped;
 mod xts;
 
 pub use wrapped::decrypt_aes_cbc;
 
 use crate::{CipherError, Hash};
-use aes::{Aes, Block};
+use blocks::{Block, BlockCipher};
 use core::fmt;
+use narrow::Narrow;
 use rimg_core::{Error, Result, num};
 
 /// The unit in which sectors are numbered, and their smallest size.
@@ -28,11 +31,36 @@ pub enum CipherAlgorithm {
     Aes192,
     /// AES with keys of 256 bits.
     Aes256,
+    /// CAST-128 (RFC 2144) with keys of 128 bits. Its blocks have 8 bytes.
+    Cast5,
+    /// Serpent with keys of 128 bits.
+    Serpent128,
+    /// Serpent with keys of 192 bits.
+    Serpent192,
+    /// Serpent with keys of 256 bits.
+    Serpent256,
+    /// Twofish with keys of 128 bits.
+    Twofish128,
+    /// Twofish with keys of 192 bits.
+    Twofish192,
+    /// Twofish with keys of 256 bits.
+    Twofish256,
 }
 
 impl CipherAlgorithm {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Aes128, Self::Aes192, Self::Aes256];
+    pub const ALL: [Self; 10] = [
+        Self::Aes128,
+        Self::Aes192,
+        Self::Aes256,
+        Self::Cast5,
+        Self::Serpent128,
+        Self::Serpent192,
+        Self::Serpent256,
+        Self::Twofish128,
+        Self::Twofish192,
+        Self::Twofish256,
+    ];
 
     /// The name in options.
     #[must_use]
@@ -41,6 +69,34 @@ impl CipherAlgorithm {
             Self::Aes128 => "aes-128",
             Self::Aes192 => "aes-192",
             Self::Aes256 => "aes-256",
+            Self::Cast5 => "cast5-128",
+            Self::Serpent128 => "serpent-128",
+            Self::Serpent192 => "serpent-192",
+            Self::Serpent256 => "serpent-256",
+            Self::Twofish128 => "twofish-128",
+            Self::Twofish192 => "twofish-192",
+            Self::Twofish256 => "twofish-256",
+        }
+    }
+
+    /// The name in LUKS headers, which do not tell the length of the key by it.
+    #[must_use]
+    pub const fn luks_name(self) -> &'static str {
+        match self {
+            Self::Aes128 | Self::Aes192 | Self::Aes256 => "aes",
+            Self::Cast5 => "cast5",
+            Self::Serpent128 | Self::Serpent192 | Self::Serpent256 => "serpent",
+            Self::Twofish128 | Self::Twofish192 | Self::Twofish256 => "twofish",
+        }
+    }
+
+    /// What messages call a cipher whose keys come in several lengths.
+    pub(crate) const fn family_name(self) -> Option<&'static str> {
+        match self {
+            Self::Aes128 | Self::Aes192 | Self::Aes256 => Some("AES"),
+            Self::Cast5 => None,
+            Self::Serpent128 | Self::Serpent192 | Self::Serpent256 => Some("Serpent"),
+            Self::Twofish128 | Self::Twofish192 | Self::Twofish256 => Some("Twofish"),
         }
     }
 
@@ -54,9 +110,17 @@ impl CipherAlgorithm {
     #[must_use]
     pub const fn key_bytes(self) -> usize {
         match self {
-            Self::Aes128 => 16,
-            Self::Aes192 => 24,
-            Self::Aes256 => 32,
+            Self::Aes128 | Self::Cast5 | Self::Serpent128 | Self::Twofish128 => 16,
+            Self::Aes192 | Self::Serpent192 | Self::Twofish192 => 24,
+            Self::Aes256 | Self::Serpent256 | Self::Twofish256 => 32,
+        }
+    }
+
+    /// Whether its keys may be so long.
+    const fn takes_key_of(self, bytes: usize) -> bool {
+        match self {
+            Self::Cast5 => bytes == 16,
+            _ => matches!(bytes, 16 | 24 | 32),
         }
     }
 }
@@ -71,11 +135,14 @@ pub enum CipherMode {
     Cbc,
     /// Each block by itself, whatever the sector. Safe for nothing; QEMU has it.
     Ecb,
+    /// Counter mode (NIST SP 800-38A), the sector's vector being the first counter. Who sees a
+    /// sector before and after a change sees what changed; QEMU has it.
+    Ctr,
 }
 
 impl CipherMode {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Xts, Self::Cbc, Self::Ecb];
+    pub const ALL: [Self; 4] = [Self::Xts, Self::Cbc, Self::Ecb, Self::Ctr];
 
     /// The name in options and headers.
     #[must_use]
@@ -84,6 +151,7 @@ impl CipherMode {
             Self::Xts => "xts",
             Self::Cbc => "cbc",
             Self::Ecb => "ecb",
+            Self::Ctr => "ctr",
         }
     }
 
@@ -164,20 +232,20 @@ impl CipherSpec {
         let iv = IvGenerator::from_name(iv).ok_or_else(unknown)?;
         let algorithm = CipherAlgorithm::ALL
             .into_iter()
+            .filter(|algorithm| algorithm.luks_name() == name)
             .find(|algorithm| {
                 Self { algorithm: *algorithm, mode, iv, iv_hash }.key_bytes() == key_bytes
             })
-            .filter(|_| name == "aes")
             .ok_or_else(unknown)?;
         let spec = Self { algorithm, mode, iv, iv_hash };
-        spec.essiv_hash()?;
+        spec.check()?;
         Ok(spec)
     }
 
     /// The cipher's name in LUKS headers.
     #[must_use]
     pub const fn luks_name(self) -> &'static str {
-        "aes"
+        self.algorithm.luks_name()
     }
 
     /// The mode's text in LUKS headers, such as "cbc-essiv:sha256".
@@ -195,22 +263,41 @@ impl CipherSpec {
     pub const fn key_bytes(self) -> usize {
         match self.mode {
             CipherMode::Xts => self.algorithm.key_bytes().saturating_mul(2),
-            CipherMode::Cbc | CipherMode::Ecb => self.algorithm.key_bytes(),
+            CipherMode::Cbc | CipherMode::Ecb | CipherMode::Ctr => self.algorithm.key_bytes(),
         }
     }
 
-    /// The hash whose digests are ESSIV's keys, when that is what makes the vectors.
+    /// Whether there can be such a cipher.
     ///
     /// # Errors
-    /// [`CipherError`] when there is none, or none whose digests can be keys of AES.
-    pub fn essiv_hash(self) -> Result<Option<Hash>, CipherError> {
+    /// [`CipherError`] when its parts do not go together.
+    pub fn check(self) -> Result<(), CipherError> {
+        if self.mode == CipherMode::Xts && self.algorithm == CipherAlgorithm::Cast5 {
+            return Err(CipherError::Mode(self.mode));
+        }
+        self.essiv_hash().map(|_| ())
+    }
+
+    /// The hash whose digests are ESSIV's keys, when that is what makes the vectors.
+    fn essiv_hash(self) -> Result<Option<Hash>, CipherError> {
         match (self.iv, self.iv_hash) {
             (IvGenerator::Essiv, None) => Err(CipherError::Unknown("essiv without a hash".into())),
-            (IvGenerator::Essiv, Some(hash)) => match hash.digest_bytes() {
-                16 | 24 | 32 => Ok(Some(hash)),
-                _ => Err(CipherError::EssivHash(hash)),
-            },
+            (IvGenerator::Essiv, Some(hash)) => {
+                if self.algorithm.takes_key_of(hash.digest_bytes()) {
+                    Ok(Some(hash))
+                } else {
+                    Err(CipherError::EssivHash(self.algorithm, hash))
+                }
+            }
             _ => Ok(None),
+        }
+    }
+
+    /// What the vector of the sector with this number is made of.
+    const fn vector_number(self, sector: u64) -> u64 {
+        match self.iv {
+            IvGenerator::Plain => sector & 0xffff_ffff,
+            IvGenerator::Plain64 | IvGenerator::Essiv => sector,
         }
     }
 }
@@ -219,9 +306,12 @@ impl CipherSpec {
 pub struct SectorCipher {
     spec: CipherSpec,
     sector_bytes: usize,
-    data: Aes,
-    /// XTS's second key, or ESSIV's.
-    iv: Option<Aes>,
+    keyed: Keyed,
+}
+
+enum Keyed {
+    Wide(Wide),
+    Narrow(Narrow),
 }
 
 impl SectorCipher {
@@ -249,26 +339,15 @@ impl SectorCipher {
         else {
             return Err(CipherError::SectorBytes(sector_bytes));
         };
-        let wrong = || CipherError::KeyLength { needed: spec.key_bytes(), given: key.len() };
+        spec.check()?;
         if key.len() != spec.key_bytes() {
-            return Err(wrong());
+            return Err(CipherError::KeyLength { needed: spec.key_bytes(), given: key.len() });
         }
-        let (first, second) = key.split_at_checked(spec.algorithm.key_bytes()).ok_or_else(wrong)?;
-        let iv = match spec.essiv_hash()? {
-            _ if spec.mode == CipherMode::Xts && spec.iv != IvGenerator::Essiv => {
-                Some(Aes::new(second).ok_or_else(wrong)?)
-            }
-            // ESSIV under XTS would take a third key.
-            Some(_) if spec.mode == CipherMode::Xts => {
-                return Err(CipherError::Unknown("xts-essiv".into()));
-            }
-            Some(hash) => {
-                let key = hash.digest(&[key]);
-                Some(Aes::new(key.expose()).ok_or(CipherError::EssivHash(hash))?)
-            }
-            None => None,
+        let keyed = match spec.algorithm {
+            CipherAlgorithm::Cast5 => Keyed::Narrow(Narrow::new(spec, sector, key)?),
+            _ => Keyed::Wide(Wide::new(spec, sector, key)?),
         };
-        Ok(Self { spec, sector_bytes: sector, data: Aes::new(first).ok_or_else(wrong)?, iv })
+        Ok(Self { spec, sector_bytes: sector, keyed })
     }
 
     /// What it was made as.
@@ -304,29 +383,58 @@ impl SectorCipher {
         if !data.len().is_multiple_of(self.sector_bytes) {
             return Err(Error::Misuse("a part of a sector cannot be encrypted"));
         }
+        match &self.keyed {
+            Keyed::Wide(wide) => wide.run(data, sector, direction),
+            Keyed::Narrow(narrow) => narrow.run(data, sector, direction),
+        }
+        Ok(())
+    }
+}
+
+/// A cipher whose blocks have 16 bytes.
+struct Wide {
+    spec: CipherSpec,
+    sector_bytes: usize,
+    data: BlockCipher,
+    /// What encrypts sector numbers with ESSIV.
+    essiv: Option<BlockCipher>,
+    /// XTS's second key.
+    tweak: Option<BlockCipher>,
+}
+
+impl Wide {
+    fn new(spec: CipherSpec, sector_bytes: usize, key: &[u8]) -> Result<Self, CipherError> {
+        let wrong = || CipherError::KeyLength { needed: spec.key_bytes(), given: key.len() };
+        let (first, second) = key.split_at_checked(spec.algorithm.key_bytes()).ok_or_else(wrong)?;
+        let cipher = |key: &[u8]| BlockCipher::new(spec.algorithm, key).ok_or_else(wrong);
+        let essiv = match spec.essiv_hash()? {
+            Some(hash) => Some(cipher(hash.digest(&[key]).expose())?),
+            None => None,
+        };
+        let tweak = if spec.mode == CipherMode::Xts { Some(cipher(second)?) } else { None };
+        Ok(Self { spec, sector_bytes, data: cipher(first)?, essiv, tweak })
+    }
+
+    fn run(&self, data: &mut [u8], sector: u64, direction: Direction) {
         match (self.spec.mode, direction) {
             (CipherMode::Xts, _) => self.xts(data, sector, direction),
             (CipherMode::Cbc, Direction::Encrypt) => self.cbc_encrypt(data, sector),
             (CipherMode::Cbc, Direction::Decrypt) => self.cbc_decrypt(data, sector),
-            (CipherMode::Ecb, _) => self.data.run(aes::blocks(data), direction),
+            (CipherMode::Ecb, _) => self.data.run(blocks::blocks(data), direction),
+            (CipherMode::Ctr, _) => self.ctr(data, sector),
         }
-        Ok(())
     }
 
     /// Fills `vectors` with those of the sectors from number `sector` on. XTS's come encrypted
-    /// with the second key, ready to be tweaks; so do ESSIV's, by their nature.
+    /// with the second key, ready to be tweaks.
     fn vectors(&self, vectors: &mut [Block], sector: u64) {
         let step = num::to_u64(self.sector_bytes) / SECTOR_BYTES;
         let mut number = sector;
         for vector in vectors.iter_mut() {
-            let bits = match self.spec.iv {
-                IvGenerator::Plain => number & u64::from(u32::MAX),
-                IvGenerator::Plain64 | IvGenerator::Essiv => number,
-            };
-            *vector = u128::from(bits).to_le_bytes().into();
+            *vector = u128::from(self.spec.vector_number(number)).to_le_bytes().into();
             number = number.wrapping_add(step);
         }
-        if let Some(cipher) = &self.iv {
+        for cipher in [&self.essiv, &self.tweak].into_iter().flatten() {
             cipher.run(vectors, Direction::Encrypt);
         }
     }

@@ -1,7 +1,7 @@
 //! What can be wrong with an encrypted image's header, one kind each, so that tests can ask for
 //! exactly the one.
 
-use crate::Hash;
+use crate::{CipherAlgorithm, CipherMode, Hash};
 use rimg_core::{Error, HostOffset, Location};
 
 pub(crate) const FORMAT: &str = "luks";
@@ -63,12 +63,26 @@ pub enum CipherError {
         /// What was given, in bytes.
         given: usize,
     },
-    /// ESSIV makes the hash of the key a key itself, and this hash is none for AES.
-    #[error("No AES cipher with key size {} available", .0.digest_bytes())]
-    EssivHash(Hash),
+    /// ESSIV makes the hash of the key a key itself, and digests of this hash are none for the
+    /// cipher.
+    #[error("{}", essiv_hash(*.0, *.1))]
+    EssivHash(CipherAlgorithm, Hash),
+    /// The cipher's blocks are too short for XTS.
+    #[error("Unsupported cipher mode {}", .0.name())]
+    Mode(CipherMode),
     /// Sectors are 512 to 4096 bytes, and powers of two.
     #[error("sectors of {0} bytes")]
     SectorBytes(u64),
+}
+
+/// What QEMU says of it.
+fn essiv_hash(algorithm: CipherAlgorithm, hash: Hash) -> String {
+    match algorithm.family_name() {
+        Some(family) => {
+            format!("No {family} cipher with key size {} available", hash.digest_bytes())
+        }
+        None => format!("Cipher {} not supported with essiv", algorithm.name()),
+    }
 }
 
 impl From<CipherError> for Error {

@@ -1,10 +1,12 @@
 //! Hashes by the names of LUKS, and what is made of them.
 
+use md5::Md5;
 use rimg_core::Secret;
 use ripemd::Ripemd160;
 use sha1::Sha1;
 use sha2::digest::Digest;
 use sha2::{Sha224, Sha256, Sha384, Sha512};
+use sm3::Sm3;
 
 /// A hash function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,6 +24,10 @@ pub enum Hash {
     Sha512,
     /// RIPEMD-160.
     Ripemd160,
+    /// MD5 (RFC 1321). Broken; QEMU has it.
+    Md5,
+    /// SM3 (GB/T 32905).
+    Sm3,
 }
 
 /// Calls a function with the type that a [`Hash`] stands for.
@@ -34,14 +40,24 @@ macro_rules! with_type {
             Hash::Sha384 => $function::<Sha384>($($argument),*),
             Hash::Sha512 => $function::<Sha512>($($argument),*),
             Hash::Ripemd160 => $function::<Ripemd160>($($argument),*),
+            Hash::Md5 => $function::<Md5>($($argument),*),
+            Hash::Sm3 => $function::<Sm3>($($argument),*),
         }
     };
 }
 
 impl Hash {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Sha1, Self::Sha224, Self::Sha256, Self::Sha384, Self::Sha512, Self::Ripemd160];
+    pub const ALL: [Self; 8] = [
+        Self::Sha1,
+        Self::Sha224,
+        Self::Sha256,
+        Self::Sha384,
+        Self::Sha512,
+        Self::Ripemd160,
+        Self::Md5,
+        Self::Sm3,
+    ];
 
     /// The name in headers and options.
     #[must_use]
@@ -53,6 +69,8 @@ impl Hash {
             Self::Sha384 => "sha384",
             Self::Sha512 => "sha512",
             Self::Ripemd160 => "ripemd160",
+            Self::Md5 => "md5",
+            Self::Sm3 => "sm3",
         }
     }
 
@@ -66,9 +84,10 @@ impl Hash {
     #[must_use]
     pub const fn digest_bytes(self) -> usize {
         match self {
+            Self::Md5 => 16,
             Self::Sha1 | Self::Ripemd160 => 20,
             Self::Sha224 => 28,
-            Self::Sha256 => 32,
+            Self::Sha256 | Self::Sm3 => 32,
             Self::Sha384 => 48,
             Self::Sha512 => 64,
         }
@@ -114,7 +133,7 @@ mod tests {
 
     #[test]
     fn digests_of_abc() {
-        // FIPS 180-4 and the RIPEMD-160 paper.
+        // FIPS 180-4, the RIPEMD-160 paper, RFC 1321, GB/T 32905.
         let expected = [
             "a9993e364706816aba3e25717850c26c9cd0d89d",
             "23097d223405d8228642a477bda255b32aadbce4bda0b3f7e36c9da7",
@@ -124,13 +143,15 @@ mod tests {
             "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a\
              2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f",
             "8eb208f7e05d987a9b044a8e98c6b087f15a0bfc",
+            "900150983cd24fb0d6963f7d28e17f72",
+            "66c7f0f462eeedd9d1f2d46bdc10e4e24167c4875cf2f7a2297da02b8f4ba8e0",
         ];
         for (hash, expected) in Hash::ALL.into_iter().zip(expected) {
             assert_eq!(hash.digest(&[b"a", b"", b"bc"]).expose(), hex(expected), "{hash:?}");
             assert_eq!(hash.digest_bytes() * 2, expected.len());
             assert_eq!(Hash::from_name(hash.name()), Some(hash));
         }
-        assert_eq!(Hash::from_name("md5"), None);
+        assert_eq!(Hash::from_name("whirlpool"), None);
     }
 
     #[test]

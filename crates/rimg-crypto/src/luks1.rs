@@ -2,14 +2,19 @@
 //! master key to who knows its passphrase. The specification is "LUKS1 On-Disk Format", 1.2.3.
 //!
 //! [`Header`] is the header and knows no file. [`Volume`] is what creating one makes:
-//! the header, the master key, and what to write where.
+//! the header, the master key, and what to write where. [`OptionNames`] reads the options of LUKS,
+//! whatever a format calls them, and [`KeySlotChange`] is what `amend` does.
 
+mod change;
 mod create;
 mod header;
+mod options;
 mod slot;
 
+pub use change::{KeySlotChange, Place};
 pub use create::{Iterations, NewVolume, Volume};
 pub use header::{Header, KeySlot};
+pub use options::{OptionNames, WantedVolume};
 pub use slot::{Opened, SlotArea};
 
 /// The header is this long (section 2.2).

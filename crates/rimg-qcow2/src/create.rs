@@ -32,7 +32,7 @@ pub(crate) fn create(target: &dyn TargetFiles, size_bytes: u64, raw: &RawOptions
     let file = writer(target.main())?;
     tables::write(file, &layout, &options)?;
     let maps = options.preallocation != Preallocation::Off && layout.mapping.is_none();
-    if maps || matches!(options.encryption, Some(NewEncryption::Luks { .. })) {
+    if maps || matches!(options.encryption, Some(NewEncryption::Luks(_))) {
         header = complete(target.main(), data_file, header, &options, maps)?;
     }
     file.write_all_at(&encode(&header, &options)?, 0).map_err(Error::io("write header", 0))
@@ -145,8 +145,8 @@ fn complete(
     if maps {
         image.preallocate(0..options.size_bytes, options.preallocation)?;
     }
-    if let Some(NewEncryption::Luks { volume, iter_time_ms, passphrase }) = &options.encryption {
-        write_luks(&image, volume, *iter_time_ms, passphrase)?;
+    if let Some(NewEncryption::Luks(wanted)) = &options.encryption {
+        write_luks(&image, wanted)?;
     }
     image.finish_all()?;
     Ok(image.lock()?.header.clone())

@@ -17,15 +17,13 @@ use crate::image::Access;
 use crate::spec;
 use core::fmt;
 use rimg_core::{Error, InfoValue, OpenOptions, RawOptions, Result, Secret, Storage, num};
-use rimg_crypto::luks1;
+use rimg_crypto::luks1::{self, OptionNames};
 use rimg_crypto::{CipherAlgorithm, CipherMode, CipherSpec, IvGenerator, SectorCipher};
 use std::sync::RwLock;
 
 /// The options of an open image, and of a new one, start with this.
 pub(crate) const PREFIX: &str = "encrypt.";
-/// So long trying a passphrase takes where nothing else is asked for.
-const DEFAULT_ITER_TIME_MS: u64 = 2000;
-pub(crate) const KEY_SECRET: &str = "encrypt.key-secret";
+pub(crate) const KEY_SECRET: &str = OptionNames::ENCRYPT.key_secret();
 const FORMAT_OPTION: &str = "encrypt.format";
 
 /// How the guest data of an open image is encrypted.
@@ -69,7 +67,7 @@ impl Encryption {
             return Ok(None);
         }
         refuse_unknown(how.options)?;
-        let passphrase = || passphrase(how.options);
+        let passphrase = || OptionNames::ENCRYPT.passphrase(how.options);
         // Whoever only looks needs no key, but a passphrase that is given has to be right.
         let wants_key = !access.is_metadata_only() || how.options.value(KEY_SECRET).is_some();
         let (method, cipher, master_key) = if header.crypt_method == spec::crypt::AES {
@@ -79,7 +77,7 @@ impl Encryption {
             let (luks, at) = read_luks(file, header)?;
             let (cipher, key) = if wants_key {
                 let opened = luks.unlock(file, at, passphrase()?, &how.limits)?;
-                let key = opened.ok_or_else(wrong_passphrase)?.master_key;
+                let key = opened.ok_or_else(|| OptionNames::ENCRYPT.wrong_passphrase())?.master_key;
                 (Some(luks.data_cipher(&key)?), Some(key))
             } else {
                 (None, None)
@@ -157,39 +155,6 @@ fn check_format(actual: Option<&str>, options: &RawOptions) -> Result<()> {
         None => format!("No encryption in image header, but options specified format '{wanted}'"),
     };
     Err(Error::InvalidOption { option: FORMAT_OPTION, reason })
-}
-
-/// The secret that the options name as the passphrase.
-fn passphrase(options: &RawOptions) -> Result<&Secret> {
-    if options.value(KEY_SECRET).is_none() {
-        let reason = format!("Parameter '{KEY_SECRET}' is required for cipher");
-        return Err(Error::InvalidOption { option: KEY_SECRET, reason });
-    }
-    secret(options, KEY_SECRET)
-}
-
-/// The secret that `option` names.
-fn secret<'o>(options: &'o RawOptions, option: &'static str) -> Result<&'o Secret> {
-    let id = options.value(option).unwrap_or_default();
-    options.secret(id).ok_or_else(|| {
-        let reason = format!("No secret with id '{id}'");
-        Error::InvalidOption { option, reason }
-    })
-}
-
-/// How long trying a passphrase shall take, in milliseconds.
-fn iter_time_ms(options: &RawOptions) -> Result<u64> {
-    let option = "encrypt.iter-time";
-    let Some(text) = options.value(option) else { return Ok(DEFAULT_ITER_TIME_MS) };
-    text.parse().map_err(|_| {
-        let reason = format!("Parameter '{option}' expects a number");
-        Error::InvalidOption { option, reason }
-    })
-}
-
-fn wrong_passphrase() -> Error {
-    let reason = "Invalid password, cannot unlock any keyslot".into();
-    Error::InvalidOption { option: KEY_SECRET, reason }
 }
 
 /// The old method: AES-128-CBC, keyed with the passphrase itself, cut or filled up with zeroes.

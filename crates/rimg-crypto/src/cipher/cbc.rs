@@ -1,8 +1,8 @@
 //! Cipher block chaining (NIST SP 800-38A, section 6.2). Within a sector every block waits for the
 //! one before when encrypting, so sectors are encrypted side by side.
 
-use super::aes::{self, Block, block, number};
-use super::{BLOCK_BYTES, Direction, SECTOR_BYTES, SectorCipher};
+use super::blocks::{self, Block, block, number};
+use super::{BLOCK_BYTES, Direction, SECTOR_BYTES, Wide};
 use rimg_core::num;
 
 /// So many sectors are encrypted side by side.
@@ -10,7 +10,7 @@ const LANES: usize = 16;
 /// So many bytes are decrypted at a time: whole sectors.
 const BATCH_BYTES: usize = 4096;
 
-impl SectorCipher {
+impl Wide {
     pub(super) fn cbc_encrypt(&self, data: &mut [u8], sector: u64) {
         let blocks_per_sector = self.sector_bytes / BLOCK_BYTES;
         let group_bytes = self.sector_bytes.saturating_mul(LANES);
@@ -20,7 +20,7 @@ impl SectorCipher {
             let sectors = group.len() / self.sector_bytes;
             let lanes = lanes.get_mut(..sectors).unwrap_or_default();
             self.vectors(lanes, sector);
-            let blocks = aes::blocks(group);
+            let blocks = blocks::blocks(group);
             for index in 0..blocks_per_sector {
                 let column = || (index..).step_by(blocks_per_sector);
                 for (lane, at) in lanes.iter_mut().zip(column()) {
@@ -47,7 +47,7 @@ impl SectorCipher {
             let sectors = batch.len() / self.sector_bytes;
             let vectors = vectors.get_mut(..sectors).unwrap_or_default();
             self.vectors(vectors, sector);
-            let blocks = aes::blocks(batch);
+            let blocks = blocks::blocks(batch);
             // What each block is combined with: the vector, or the encrypted block before.
             for (vector, (masks, blocks)) in vectors.iter().zip(
                 masks

@@ -1,6 +1,6 @@
 //! Data that was encrypted as a whole, as QEMU's wrapped secrets are.
 
-use super::aes::{self, Aes, Block, block, number};
+use super::blocks::{self, Block, BlockCipher, block, number};
 use super::{BLOCK_BYTES, Direction};
 use crate::CipherError;
 use rimg_core::Secret;
@@ -15,12 +15,13 @@ pub fn decrypt_aes_cbc(
     vector: &[u8; BLOCK_BYTES],
     data: &[u8],
 ) -> Result<Secret, CipherError> {
-    let cipher = Aes::new(key).ok_or(CipherError::KeyLength { needed: 32, given: key.len() })?;
+    let cipher =
+        BlockCipher::aes(key).ok_or(CipherError::KeyLength { needed: 32, given: key.len() })?;
     if !data.len().is_multiple_of(BLOCK_BYTES) {
         return Err(CipherError::KeyLength { needed: BLOCK_BYTES, given: data.len() });
     }
     let mut plain = Secret::from(data);
-    let blocks = aes::blocks(plain.expose_mut());
+    let blocks = blocks::blocks(plain.expose_mut());
     let before: Vec<Block> =
         core::iter::once((*vector).into()).chain(blocks.iter().copied()).collect();
     cipher.run(blocks, Direction::Decrypt);

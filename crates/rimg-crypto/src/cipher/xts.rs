@@ -4,8 +4,8 @@
 //! The masks of several sectors are made first. Then the cipher has many blocks that do not depend
 //! on each other, which is where its speed comes from.
 
-use super::aes::{self, Block, block, number};
-use super::{BLOCK_BYTES, Direction, SECTOR_BYTES, SectorCipher};
+use super::blocks::{self, Block, block, number};
+use super::{BLOCK_BYTES, Direction, SECTOR_BYTES, Wide};
 use rimg_core::num;
 use zeroize::Zeroize as _;
 
@@ -15,7 +15,7 @@ const BATCH_BLOCKS: usize = BATCH_BYTES / BLOCK_BYTES;
 /// The most sectors that a batch has.
 const BATCH_SECTORS: usize = BATCH_BYTES / 512;
 
-impl SectorCipher {
+impl Wide {
     pub(super) fn xts(&self, data: &mut [u8], sector: u64, direction: Direction) {
         let blocks_per_sector = self.sector_bytes / BLOCK_BYTES;
         let mut tweaks = [Block::default(); BATCH_SECTORS];
@@ -32,7 +32,7 @@ impl SectorCipher {
                     mask = times_alpha(mask);
                 }
             }
-            let blocks = aes::blocks(batch);
+            let blocks = blocks::blocks(batch);
             apply(blocks, &masks);
             self.data.run(blocks, direction);
             apply(blocks, &masks);
