@@ -65,6 +65,7 @@ pub(crate) fn describe(error: &Error) -> String {
         Error::WrongFormat { format: "parallels" } => "Image not in Parallels format".to_owned(),
         Error::WrongFormat { format: "qcow" } => "Image not in qcow format".to_owned(),
         Error::WrongFormat { format: "qed" } => "Image not in QED format".to_owned(),
+        Error::WrongFormat { format: "luks" } => "Volume is not in LUKS format".to_owned(),
         Error::WrongFormat { format } => format!("Image is not in {format} format"),
         Error::InvalidOption { reason, .. } => reason.clone(),
         Error::Denied(reason) => reason.clone(),

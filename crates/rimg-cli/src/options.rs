@@ -262,9 +262,10 @@ pub(crate) const HINTS: [&str; 2] = ["nocow", "extent_size_hint"];
 /// `with_file`.
 pub(crate) fn table(format: &FormatInfo, with_file: bool) -> Vec<&'static OptionSpec> {
     let of_file = |name: &str| FILE_OPTIONS.iter().any(|spec| spec.name == name);
-    // Raw has none of its own but the size: what it can do is what its file can.
-    let own =
-        format.create_options.iter().filter(|spec| format.name != "raw" || !of_file(spec.name));
+    // Raw has none of its own but the size: what it can do is what its file can. So it is with
+    // where the disk of LUKS lies.
+    let by_file = matches!(format.name, "luks" | "raw");
+    let own = format.create_options.iter().filter(|spec| !by_file || !of_file(spec.name));
     let mut table: Vec<&'static OptionSpec> = own.collect();
     if with_file {
         for spec in &FILE_OPTIONS {

@@ -118,6 +118,11 @@ fn encryption() {
 }
 
 #[test]
+fn luks() {
+    run_cases(include_str!("peer/luks.cases"));
+}
+
+#[test]
 fn snapshot() {
     run_cases(include_str!("peer/snapshot.cases"));
 }

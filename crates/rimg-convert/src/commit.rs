@@ -63,6 +63,11 @@ pub fn commit(
         grown
             .resize(overlay.size_bytes(), Preallocation::Off)
             .map_err(|source| ConvertError::Target { doing: "growing", source })?;
+        if !grown.grows_by_zeroes() {
+            writer
+                .write_zeroes_at(old_size..base.size_bytes())
+                .map_err(|source| ConvertError::Target { doing: "writing", source })?;
+        }
     }
     let converting = ConvertOptions {
         threads: options.threads,

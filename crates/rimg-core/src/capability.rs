@@ -97,12 +97,19 @@ pub struct EncodedCluster<'a> {
 
 /// Changing the size of the disk.
 pub trait Resize: Send + Sync {
-    /// Makes the disk `size_bytes` long. New bytes read as zeroes, whatever a backing image holds.
+    /// Makes the disk `size_bytes` long. New bytes read as zeroes, whatever a backing image holds,
+    /// unless [`grows_by_zeroes`](Self::grows_by_zeroes) says otherwise.
     ///
     /// # Errors
     /// [`Error::Unsupported`](crate::Error::Unsupported) when the format or the image's state
     /// forbids it; otherwise what the storage says.
     fn resize(&self, size_bytes: u64, preallocation: Preallocation) -> Result<()>;
+
+    /// Whether new bytes read as zeroes. Where they do not, they are anything: an encrypted disk
+    /// would have to be written to from end to end for that.
+    fn grows_by_zeroes(&self) -> bool {
+        true
+    }
 }
 
 /// How much space a new or grown image takes beforehand.

@@ -47,6 +47,8 @@ pub enum DependencyRole {
     DataFile,
     /// Holds part of the guest data.
     Extent,
+    /// Holds the header of an image that has it apart. The caller named it, not the image.
+    Header,
 }
 
 impl fmt::Display for DependencyRole {
@@ -55,6 +57,7 @@ impl fmt::Display for DependencyRole {
             Self::Backing => "backing file",
             Self::DataFile => "data file",
             Self::Extent => "extent",
+            Self::Header => "header",
         })
     }
 }

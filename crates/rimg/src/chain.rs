@@ -3,7 +3,7 @@
 use crate::error::{Action, FileError};
 use crate::guard::GuardedRaw;
 use crate::open::{Layer, OpenedImage, Opener};
-use crate::policy::{Grant, Policy};
+use crate::policy::{Grant, Policy, local_path};
 use crate::probe::{Probed, probe};
 use crate::registry::driver;
 use rimg_core::{
@@ -181,6 +181,12 @@ impl DependencyGate for ChainGate<'_> {
 impl ChainGate<'_> {
     /// What the policy gives. Its refusals are passed on as they are: they name the file.
     fn decide(&self, wanted: &Dependency<'_>) -> Result<Source> {
+        if wanted.role == DependencyRole::Header {
+            // No image names it: who opens this one did.
+            let path = local_path(wanted.name)?;
+            check_kind(&path).map_err(|error| dependency(wanted, error))?;
+            return Ok(Source::File(path));
+        }
         let policy: &dyn Policy = self.opener.policy.as_ref();
         let grant = policy.decide(wanted, self.link.path()).and_then(|grant| match grant {
             Grant::Storage(file) => Ok(Source::Storage(file)),

@@ -11,6 +11,8 @@ pub static FORMATS: Formats = &[
     &rimg_parallels::DRIVER,
     #[cfg(feature = "qcow")]
     &rimg_qcow::DRIVER,
+    #[cfg(feature = "luks")]
+    &rimg_luks::DRIVER,
     #[cfg(feature = "qcow2")]
     &rimg_qcow2::DRIVER,
     #[cfg(feature = "qed")]

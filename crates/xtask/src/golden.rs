@@ -156,7 +156,8 @@ fn encrypted_guest(
     let raw = work.join("guest.raw");
     let secret = format!("secret,id=s,data={passphrase}");
     let name = image.display();
-    let opts = format!("driver={format},encrypt.key-secret=s,file.filename={name}");
+    let key = if format == "luks" { "key-secret" } else { "encrypt.key-secret" };
+    let opts = format!("driver={format},{key}=s,file.filename={name}");
     let mut convert = Command::new(run::need("qemu-img")?);
     convert.args(["convert", "--object", &secret, "--image-opts", &opts, "-O", "raw"]);
     run::output(convert.arg(&raw))?;

@@ -2,7 +2,7 @@
 
 use crate::args::{CommandHelp, Example, Flag};
 use crate::commands::{Command, common, output_form, parse, text};
-use crate::images::{self, How, ImageName, KEY_SECRET, Opened};
+use crate::images::{self, How, ImageName, KEY_SECRETS, Opened};
 use crate::json::quoted;
 use crate::message::Stop;
 use crate::output::Form;
@@ -149,11 +149,20 @@ fn name_extents(info: &mut ImageInfo, image: &str) {
 
 /// The name of an image that needs more than a file's name to be opened.
 fn options_shown(opened: &Opened, how: &How) -> Option<String> {
-    let key = KEY_SECRET;
-    let secret = quoted(how.options.value(key)?);
     let (format, file) = (quoted(opened.format()), quoted(&opened.filename));
-    Some(format!(
-        "json:{{\"{key}\": {secret}, \"driver\": {format}, \
-         \"file\": {{\"driver\": \"file\", \"filename\": {file}}}}}"
-    ))
+    let image =
+        format!("\"driver\": {format}, \"file\": {{\"driver\": \"file\", \"filename\": {file}}}");
+    // The members come in the order in which a table of theirs in QEMU has them.
+    let [among_others, alone] = KEY_SECRETS;
+    let header = how.options.value("header.filename").map(quoted);
+    let header = header
+        .map(|header| format!("\"header\": {{\"driver\": \"file\", \"filename\": {header}}}, "));
+    let key = how.options.value(alone).map(quoted);
+    let key = key.map(|key| format!(", \"{alone}\": {key}"));
+    if header.is_none() && key.is_none() {
+        let key = quoted(how.options.value(among_others)?);
+        return Some(format!("json:{{\"{among_others}\": {key}, {image}}}"));
+    }
+    let (header, key) = (header.unwrap_or_default(), key.unwrap_or_default());
+    Some(format!("json:{{{header}{image}{key}}}"))
 }

@@ -10,7 +10,7 @@ pub(crate) use create::{
 };
 pub(crate) use name::{ImageName, combine};
 pub(crate) use open::{
-    How, KEY_SECRET, Opened, image_cache, open, open_or_reason, source_cache, target_cache,
+    How, KEY_SECRETS, Opened, image_cache, open, open_or_reason, source_cache, target_cache,
 };
 
 use rimg::{FORMATS, FormatInfo, driver};

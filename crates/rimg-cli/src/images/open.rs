@@ -52,18 +52,24 @@ impl Default for How {
     }
 }
 
-/// The option that names an image's passphrase.
-pub(crate) const KEY_SECRET: &str = "encrypt.key-secret";
+/// The options that name an image's passphrase: as it is called where a format may be encrypted,
+/// and where it is nothing else.
+pub(crate) const KEY_SECRETS: [&str; 2] = ["encrypt.key-secret", "key-secret"];
 
-/// The same in all formats: where nothing but encryption is what a format does, it has no prefix.
-pub(crate) const KEY_SECRETS: [&str; 2] = [KEY_SECRET, "key-secret"];
+/// The one of [`KEY_SECRETS`] that a format has.
+fn key_secret(format: &str) -> &'static str {
+    let [among_others, alone] = KEY_SECRETS;
+    if format == "luks" { alone } else { among_others }
+}
 
 impl How {
     /// What the format is told: nothing of a passphrase that nobody is going to try.
     fn options(&self) -> RawOptions {
         let mut options = self.options.clone();
         if self.inspect_only {
-            options.remove(KEY_SECRET);
+            for name in KEY_SECRETS {
+                options.remove(name);
+            }
         }
         options
     }
@@ -135,10 +141,11 @@ pub(crate) fn open_or_reason(name: &ImageName, how: &How) -> Result<Opened, Stri
     }
     match opener.open(name.path()) {
         Ok(image) => {
-            let no_key = how.options.value(KEY_SECRET).is_none();
+            let option = key_secret(image.format().name);
+            let no_key = how.options.value(option).is_none();
             if how.metadata_only && no_key && image.info().is_ok_and(|info| info.encrypted) {
                 // Metadata is plain, but who calls qemu-img does not get to see it either.
-                return Err(format!("Parameter '{KEY_SECRET}' is required for cipher"));
+                return Err(format!("Parameter '{option}' is required for cipher"));
             }
             Ok(Opened { image, filename: name.shown().to_owned() })
         }
@@ -181,6 +188,7 @@ fn reason(error: &Error, filename: &str) -> String {
             let below = reason(source, &combine(filename, name));
             format!("Could not open backing file: {below}")
         }
+        Error::Dependency { role: DependencyRole::Header, name, source } => reason(source, name),
         Error::Dependency { name, source, .. } => reason(source, &combine(filename, name)),
         other => describe(other),
     }

@@ -249,6 +249,11 @@ impl Header {
         u64::from(self.payload_offset).saturating_mul(SECTOR_BYTES)
     }
 
+    /// From now on the data lies in another file, at its start.
+    pub const fn detach(&mut self) {
+        self.payload_offset = 0;
+    }
+
     /// The key slots.
     #[must_use]
     pub const fn slots(&self) -> &[KeySlot; SLOTS] {

@@ -17,7 +17,7 @@ pub(super) struct Recipe {
 pub(super) enum Expect {
     /// Reads; qemu-img tells what the guest sees now and in the internal snapshots named.
     Guest { snapshots: &'static [&'static str] },
-    /// Reads with this passphrase, as `encrypt.key-secret`; qemu-img tells what the guest sees.
+    /// Reads with this passphrase, as `encrypt.key-secret` (luks: `key-secret`); qemu-img tells what the guest sees.
     Encrypted { passphrase: &'static str },
     /// Must be refused with this variant of `rimg_core::Error`, some message of whose chain has
     /// `says` in it.
@@ -541,4 +541,14 @@ pub(super) const RECIPES: &[Recipe] = &[
         &["cp sparse.vmdk truncated.vmdk", "truncate -s 40000 truncated.vmdk"],
         Expect::Refused { error: "Corrupt", says: "lies behind the end of the file" },
     ),
+    Recipe {
+        file: "luks/cbc-essiv.luks",
+        format: "luks",
+        about: "AES-128-CBC with ESSIV and a last sector that is not whole, passphrase \"golden\"",
+        commands: &[
+            "qemu-img create -q -f luks --object secret,id=s,data=golden -o key-secret=s,iter-time=10,cipher-alg=aes-128,cipher-mode=cbc,ivgen-alg=essiv cbc-essiv.luks 5000",
+            "qemu-io --object secret,id=s,data=golden --image-opts driver=luks,key-secret=s,file.filename=cbc-essiv.luks -c 'write -P 0x24 0 4k' -c 'write -P 0x25 4k 1k'",
+        ],
+        expect: Expect::Encrypted { passphrase: "golden" },
+    },
 ];

@@ -1,0 +1,29 @@
+//! What the tests share.
+#![allow(dead_code, reason = "not every test uses all of it")]
+
+use rimg_core::{BlockImage, FormatDriver, RawOptions, Result};
+use rimg_testkit::MemoryDir;
+
+pub(crate) static DRIVERS: &[&dyn FormatDriver] = &[&rimg_luks::DRIVER];
+
+/// `name=value,…` with the passphrase "abc" as `s`, and "other" as `t`.
+pub(crate) fn options(line: &str) -> RawOptions {
+    let mut options = RawOptions::new()
+        .with("key-secret", "s")
+        .with_secret("s", "abc".into())
+        .with_secret("t", "other".into());
+    for entry in line.split(',').filter(|entry| !entry.is_empty()) {
+        let (name, value) = entry.split_once('=').unwrap();
+        options.set(name, value);
+    }
+    options
+}
+
+/// Makes "disk", as fast as a passphrase is ever tried.
+pub(crate) fn create(dir: &MemoryDir, size: u64, line: &str) {
+    dir.create("disk", "luks", size, &options(line).with("iter-time", "0")).unwrap();
+}
+
+pub(crate) fn open(dir: &MemoryDir, writable: bool) -> Result<Box<dyn BlockImage>> {
+    dir.open_with("disk", "luks", writable, &options(""))
+}
