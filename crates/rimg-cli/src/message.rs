@@ -67,6 +67,12 @@ pub(crate) fn describe(error: &Error) -> String {
         Error::WrongFormat { format: "qed" } => "Image not in QED format".to_owned(),
         Error::WrongFormat { format: "luks" } => "Volume is not in LUKS format".to_owned(),
         Error::WrongFormat { format } => format!("Image is not in {format} format"),
+        Error::WrongFormat { format } => match *format {
+            "bochs" => "Image not in Bochs format".to_owned(),
+            "dmg" => "Could not locate UDIF trailer in dmg file".to_owned(),
+            "luks" => "Volume is not in LUKS format".to_owned(),
+            _ => format!("Image is not in {format} format"),
+        },
         Error::InvalidOption { reason, .. } => reason.clone(),
         Error::Denied(reason) => reason.clone(),
         Error::Unsupported { format, feature } if feature.starts_with("version ") => {

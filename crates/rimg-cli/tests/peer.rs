@@ -118,6 +118,11 @@ fn encryption() {
 }
 
 #[test]
+fn legacy() {
+    run_cases(include_str!("peer/legacy.cases"));
+}
+
+#[test]
 fn luks() {
     run_cases(include_str!("peer/luks.cases"));
 }

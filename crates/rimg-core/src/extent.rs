@@ -36,7 +36,8 @@ pub enum ExtentKind {
         /// What they are encoded with.
         codec: Codec,
     },
-    /// Encrypted in a file of the image: only to be had by reading the image.
+    /// Encrypted in a file of the image, or encoded as only its format knows: to be had by reading
+    /// the image and in no other way.
     Encrypted,
     /// Reads as zeroes, whatever lies below.
     Zero {

@@ -9,6 +9,7 @@ pub mod drill;
 pub mod fuzz;
 pub mod golden;
 pub mod guest;
+pub mod legacy;
 mod model;
 pub mod peer;
 pub mod qcow2;

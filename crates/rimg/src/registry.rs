@@ -11,6 +11,12 @@ pub static FORMATS: Formats = &[
     &rimg_parallels::DRIVER,
     #[cfg(feature = "qcow")]
     &rimg_qcow::DRIVER,
+    #[cfg(feature = "legacy")]
+    &rimg_legacy::BOCHS,
+    #[cfg(feature = "legacy")]
+    &rimg_legacy::CLOOP,
+    #[cfg(feature = "legacy")]
+    &rimg_legacy::DMG,
     #[cfg(feature = "luks")]
     &rimg_luks::DRIVER,
     #[cfg(feature = "qcow2")]

@@ -15,6 +15,7 @@ const PEERS: &[Peer] = &[
     Peer { program: "qemu-nbd", package: "qemu-utils" },
     Peer { program: "mke2fs", package: "e2fsprogs" },
     Peer { program: "7zz", package: "7zip" },
+    Peer { program: "bximage", package: "bximage" },
 ];
 
 /// `cargo xtask peers [--check]`: installs what is missing where that can be done, else says what

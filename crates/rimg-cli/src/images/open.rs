@@ -188,6 +188,7 @@ fn reason(error: &Error, filename: &str) -> String {
             let below = reason(source, &combine(filename, name));
             format!("Could not open backing file: {below}")
         }
+        Error::ReadOnly(_) => "Image is read-only".to_owned(),
         Error::Dependency { role: DependencyRole::Header, name, source } => reason(source, name),
         Error::Dependency { name, source, .. } => reason(source, &combine(filename, name)),
         other => describe(other),

@@ -150,7 +150,7 @@ pub(crate) fn json_chain(chain: &[ImageReport]) -> String {
 }
 
 /// Formats of which qemu-img does not tell whether an image was closed.
-const TELLS_NO_STATE: &[&str] = &["parallels"];
+const TELLS_NO_STATE: &[&str] = &["bochs", "cloop", "dmg", "parallels"];
 
 /// The members in the order in which qemu-img prints them.
 fn image_value(report: &ImageReport) -> InfoValue {

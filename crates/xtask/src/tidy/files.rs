@@ -39,6 +39,9 @@ const FORMAT_FILES: &[(&str, &str)] = &[
     ("overlay", "what lies below, and emptying what lies above"),
     ("amend", "changing options of an existing image"),
     ("measure", "how large an image would become"),
+    ("bochs", "growing images of Bochs (legacy)"),
+    ("cloop", "compressed loop images (legacy)"),
+    ("dmg", "disk images of macOS (legacy)"),
     ("error", "the ways in which the format can be corrupt"),
 ];
 
