@@ -62,15 +62,13 @@ impl From<crate::args::UsageError> for Stop {
 pub(crate) fn describe(error: &Error) -> String {
     match error {
         Error::Io { source, .. } => describe_io(source),
-        Error::WrongFormat { format: "parallels" } => "Image not in Parallels format".to_owned(),
-        Error::WrongFormat { format: "qcow" } => "Image not in qcow format".to_owned(),
-        Error::WrongFormat { format: "qed" } => "Image not in QED format".to_owned(),
-        Error::WrongFormat { format: "luks" } => "Volume is not in LUKS format".to_owned(),
-        Error::WrongFormat { format } => format!("Image is not in {format} format"),
         Error::WrongFormat { format } => match *format {
             "bochs" => "Image not in Bochs format".to_owned(),
             "dmg" => "Could not locate UDIF trailer in dmg file".to_owned(),
             "luks" => "Volume is not in LUKS format".to_owned(),
+            "parallels" => "Image not in Parallels format".to_owned(),
+            "qcow" => "Image not in qcow format".to_owned(),
+            "qed" => "Image not in QED format".to_owned(),
             _ => format!("Image is not in {format} format"),
         },
         Error::InvalidOption { reason, .. } => reason.clone(),

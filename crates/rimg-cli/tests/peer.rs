@@ -155,6 +155,9 @@ fn bench() {
 #[test]
 fn vhdx() {
     run_cases(include_str!("peer/vhdx.cases"));
+}
+
+#[test]
 fn vmdk() {
     run_cases(include_str!("peer/vmdk.cases"));
 }

@@ -19,9 +19,6 @@ pub struct ImageInfo {
     pub backing_file: Option<String>,
     /// The format of the backing file, as the image gives it.
     pub backing_format: Option<String>,
-    /// What tells the image as it is now from any other, where the format has such a mark: overlays
-    /// note it when they are made, to know later that what lies below them is what it was.
-    pub identity: Option<String>,
     /// The name of the external data file, as the image gives it.
     pub data_file: Option<String>,
     /// Whether blocks have their places before they are written to, so that data may lie in holes

@@ -25,7 +25,7 @@ fn qemu_img_reads_the_same() {
 
 #[test]
 fn seven_zip_reads_the_same() {
-    let Some(seven_zip) = Peer::require("7z") else { return };
+    let Some(seven_zip) = Peer::require("7zz") else { return };
     let mut compared = 0;
     // It takes the partitions apart, and knows the resource fork not at all.
     let with_list = |name: &str| name.starts_with("dmg") && name.ends_with("Plist");

@@ -102,7 +102,9 @@ fn locate_parent(
 ) -> Result<Option<ParentLocator>> {
     let Some(name) = &options.parent else { return Ok(None) };
     let identity = match target.backing_info() {
-        Some(info) if info.format == FORMAT => info.identity.as_deref().and_then(Guid::parse),
+        Some(info) if info.format == FORMAT => {
+            info.identity.and_then(|identity| Guid::parse(&identity.uuid.to_string()))
+        }
         _ => None,
     };
     let Some(linkage) = identity else {

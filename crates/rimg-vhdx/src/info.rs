@@ -2,7 +2,7 @@
 
 use crate::error::FORMAT;
 use crate::image::VhdxImage;
-use rimg_core::ImageInfo;
+use rimg_core::{ImageIdentity, ImageInfo, Uuid};
 
 /// The format of parents.
 pub(crate) const PARENT_FORMAT: &str = FORMAT;
@@ -11,12 +11,16 @@ impl VhdxImage {
     /// qemu-img has nothing to say that only this format has.
     pub(crate) fn describe(&self) -> ImageInfo {
         let parent = self.parent.as_ref();
+        let written = self.blocks.look(|map| map.headers.current.data_write_guid);
         ImageInfo {
             format: FORMAT,
             virtual_size_bytes: self.blocks.size_bytes(),
             cluster_bytes: Some(self.blocks.block_bytes()),
             backing_file: parent.and_then(|parent| parent.names().next()),
-            identity: Some(self.blocks.look(|map| map.headers.current.data_write_guid).to_string()),
+            identity: Some(ImageIdentity {
+                uuid: Uuid::from_mixed_endian(written.to_le_bytes()),
+                timestamp: 0,
+            }),
             backing_format: parent.map(|_| PARENT_FORMAT.to_owned()),
             ..ImageInfo::default()
         }

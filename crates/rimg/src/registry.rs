@@ -7,10 +7,6 @@ pub type Formats = &'static [&'static dyn FormatDriver];
 
 /// All formats that were compiled in; one line each.
 pub static FORMATS: Formats = &[
-    #[cfg(feature = "parallels")]
-    &rimg_parallels::DRIVER,
-    #[cfg(feature = "qcow")]
-    &rimg_qcow::DRIVER,
     #[cfg(feature = "legacy")]
     &rimg_legacy::BOCHS,
     #[cfg(feature = "legacy")]
@@ -19,6 +15,10 @@ pub static FORMATS: Formats = &[
     &rimg_legacy::DMG,
     #[cfg(feature = "luks")]
     &rimg_luks::DRIVER,
+    #[cfg(feature = "parallels")]
+    &rimg_parallels::DRIVER,
+    #[cfg(feature = "qcow")]
+    &rimg_qcow::DRIVER,
     #[cfg(feature = "qcow2")]
     &rimg_qcow2::DRIVER,
     #[cfg(feature = "qed")]

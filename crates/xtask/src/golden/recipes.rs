@@ -75,6 +75,8 @@ macro_rules! vhd_footers {
             $offsets
         )
     };
+}
+
 const fn vmdk(
     file: &'static str,
     about: &'static str,
