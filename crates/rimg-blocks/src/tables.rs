@@ -112,9 +112,8 @@ impl TableCache {
         let end = within.saturating_add(bytes.len());
         let place = piece.bytes.get_mut(within..end).ok_or(NO_ENTRY)?;
         place.copy_from_slice(&bytes);
-        let was = piece.dirty.len();
+        let more = if piece.dirty.is_empty() { piece.bytes.len() } else { 0 };
         piece.dirty = around(&piece.dirty, &(within..end));
-        let more = piece.dirty.len().saturating_sub(was);
         self.dirty_bytes = self.dirty_bytes.saturating_add(more);
         Ok(())
     }
@@ -136,8 +135,8 @@ impl TableCache {
         let end = table.at.saturating_add(table.entries.saturating_mul(8));
         let mut at = table.at;
         while at < end {
-            if let Some(piece) = self.pieces.remove(&at) {
-                self.dirty_bytes = self.dirty_bytes.saturating_sub(piece.dirty.len());
+            if let Some(piece) = self.pieces.remove(&at).filter(|piece| !piece.dirty.is_empty()) {
+                self.dirty_bytes = self.dirty_bytes.saturating_sub(piece.bytes.len());
             }
             at = at.saturating_add(PIECE_BYTES);
         }
@@ -165,7 +164,7 @@ impl TableCache {
                 continue;
             }
             let dirty = core::mem::take(&mut piece.dirty);
-            self.dirty_bytes = self.dirty_bytes.saturating_sub(dirty.len());
+            self.dirty_bytes = self.dirty_bytes.saturating_sub(piece.bytes.len());
             let bytes = piece.bytes.get(dirty.clone()).unwrap_or_default().to_vec();
             changes.push((at.saturating_add(num::to_u64(dirty.start)), bytes));
             piece.taken = around(&piece.taken, &dirty);
@@ -178,14 +177,14 @@ impl TableCache {
     pub fn write_failed(&mut self) {
         for piece in self.pieces.values_mut() {
             let taken = core::mem::take(&mut piece.taken);
-            let was = piece.dirty.len();
+            if piece.dirty.is_empty() && !taken.is_empty() {
+                self.dirty_bytes = self.dirty_bytes.saturating_add(piece.bytes.len());
+            }
             piece.dirty = around(&piece.dirty, &taken);
-            let more = piece.dirty.len().saturating_sub(was);
-            self.dirty_bytes = self.dirty_bytes.saturating_add(more);
         }
     }
 
-    /// How many bytes wait to be taken.
+    /// How many bytes stay in memory because some of them wait to be taken.
     #[must_use]
     pub fn dirty_bytes(&self) -> usize {
         self.dirty_bytes
@@ -298,7 +297,7 @@ mod tests {
         assert!(matches!(cache.entry(&TABLE, 1000), Err(Error::Misuse(_))));
         cache.set(&TABLE, 3, 0x0102).unwrap();
         cache.set(&TABLE, 5, 1).unwrap();
-        assert_eq!((cache.entry(&TABLE, 3).unwrap(), cache.dirty_bytes()), (0x0102, 24));
+        assert_eq!((cache.entry(&TABLE, 3).unwrap(), cache.dirty_bytes()), (0x0102, 4096));
         assert_eq!(cache.take(0), []);
         let mut expected = vec![0; 24];
         expected[..2].copy_from_slice(&[2, 1]);

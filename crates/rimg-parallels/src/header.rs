@@ -60,11 +60,11 @@ impl Header {
 
     /// The header of a new image; `None` where clusters of this size are too many.
     pub(crate) fn new(cluster_sectors: u32, sectors: u64) -> Option<Self> {
-        let cylinder = u64::from(spec::HEADS.saturating_mul(spec::SECTORS_PER_TRACK));
+        let cylinders = sectors / spec::SECTORS_PER_CYLINDER;
         let mut header = Self {
             unit: Unit::Clusters,
             heads: spec::HEADS,
-            cylinders: u32::try_from(sectors / cylinder).unwrap_or(u32::MAX),
+            cylinders: u32::try_from(cylinders).unwrap_or(u32::MAX),
             cluster_sectors,
             bat_entries: 0,
             sectors: 0,
@@ -160,13 +160,13 @@ impl Header {
     }
 
     /// The size of a cluster in bytes: any number of sectors.
-    pub(crate) const fn cluster_bytes(&self) -> u64 {
-        (self.cluster_sectors as u64).saturating_mul(SECTOR_BYTES)
+    pub(crate) fn cluster_bytes(&self) -> u64 {
+        u64::from(self.cluster_sectors).saturating_mul(SECTOR_BYTES)
     }
 
     /// Where a BAT entry leads, in bytes.
-    pub(crate) const fn host_of(&self, entry: u32) -> u64 {
-        (entry as u64).saturating_mul(self.unit_bytes())
+    pub(crate) fn host_of(&self, entry: u32) -> u64 {
+        u64::from(entry).saturating_mul(self.unit_bytes())
     }
 
     /// The BAT entry that leads to `host`; `None` where none can.
@@ -175,7 +175,7 @@ impl Header {
         u32::try_from(host.checked_div(self.unit_bytes())?).ok().filter(|_| is_there)
     }
 
-    pub(crate) const fn unit_bytes(&self) -> u64 {
+    pub(crate) fn unit_bytes(&self) -> u64 {
         match self.unit {
             Unit::Sectors => SECTOR_BYTES,
             Unit::Clusters => self.cluster_bytes(),

@@ -12,8 +12,8 @@ pub(crate) const VERSION: u32 = 2;
 
 /// Header, heads: of new images, as QEMU makes them.
 pub(crate) const HEADS: u32 = 16;
-/// Sectors a track that go with it.
-pub(crate) const SECTORS_PER_TRACK: u32 = 32;
+/// Sectors in a cylinder, which go with that: tracks of 32.
+pub(crate) const SECTORS_PER_CYLINDER: u64 = 16 * 32;
 
 /// Header, in_use: the image is open for writing, or was when a program ended.
 pub(crate) const IN_USE: u32 = 0x746f_6e59;

@@ -66,7 +66,7 @@ fn open(file: Arc<dyn Storage>, how: &OpenOptions<'_>) -> Result<QcowImage> {
     }
     let is_encrypted = header.is_encrypted();
     let cipher = crypt::open(is_encrypted, !how.inspect_only, how.options)?;
-    let cipher = cipher.map(|cipher| Box::new(cipher) as Box<dyn SectorCipher>);
+    let cipher = cipher.map(|cipher| -> Box<dyn SectorCipher> { Box::new(cipher) });
     let len = file.len_bytes().map_err(Error::io("read file length", 0))?;
     let mut map = QcowMap::open(Arc::clone(&file), header, len)?;
     if access == Access::Write {

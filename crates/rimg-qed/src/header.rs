@@ -188,8 +188,8 @@ impl Header {
     }
 
     /// The first byte that may belong to something else.
-    pub(crate) const fn header_end(&self) -> u64 {
-        (self.header_clusters as u64).saturating_mul(self.geometry.cluster_bytes())
+    pub(crate) fn header_end(&self) -> u64 {
+        u64::from(self.header_clusters).saturating_mul(self.geometry.cluster_bytes())
     }
 
     /// Where the L1 table ends.

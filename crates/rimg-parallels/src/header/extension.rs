@@ -87,9 +87,9 @@ mod tests {
         bytes.resize(spec::HEADER_BYTES, 0);
         for &(magic, flags, data_size) in features {
             bytes.extend_from_slice(&RawFeature { magic, flags, data_size }.encode());
-            bytes.resize(bytes.len() + data_size.next_multiple_of(8) as usize, 7);
+            bytes.extend((0..data_size.next_multiple_of(8)).map(|_| 7));
         }
-        bytes.resize(bytes.len() + RawFeature::SIZE_BYTES, 0);
+        bytes.extend_from_slice(&[0; RawFeature::SIZE_BYTES]);
         bytes
     }
 

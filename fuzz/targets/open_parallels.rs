@@ -1,0 +1,6 @@
+//! Any bytes as a parallels image.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    rimg_testkit::fuzz::open(&rimg_parallels::DRIVER, input);
+});

@@ -1,0 +1,8 @@
+//! Any operations on a new qcow image.
+#![no_main]
+
+static DRIVERS: &[&dyn rimg_core::FormatDriver] = &[&rimg_qcow::DRIVER];
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    rimg_testkit::fuzz::ops(DRIVERS, input);
+});
