@@ -79,11 +79,15 @@ macro_rules! vhd_footers {
 
 const fn vmdk(
     file: &'static str,
+const fn other(
+    file: &'static str,
+    format: &'static str,
     about: &'static str,
     commands: &'static [&'static str],
     expect: Expect,
 ) -> Recipe {
     Recipe { file, format: "vmdk", about, commands, expect }
+    Recipe { file, format, about, commands, expect }
 }
 
 pub(super) const RECIPES: &[Recipe] = &[
@@ -553,4 +557,137 @@ pub(super) const RECIPES: &[Recipe] = &[
         ],
         expect: Expect::Encrypted { passphrase: "golden" },
     },
+    other(
+        "parallels/small.parallels",
+        "parallels",
+        "clusters of 4 KiB, some of them, out of order",
+        &[
+            "qemu-img create -q -f parallels -o cluster_size=4k small.parallels 256k",
+            "qemu-io -f parallels -c 'write -P 1 128k 5000' -c 'write -P 2 0 100' small.parallels",
+        ],
+        GUEST,
+    ),
+    other(
+        "parallels/sectors.parallels",
+        "parallels",
+        "BAT entries that count sectors, clusters of 63 sectors, never closed",
+        &[
+            "printf 'WithoutFreeSpace\\2\\0\\0\\0\\20\\0\\0\\0\\2\\0\\0\\0\\77\\0\\0\\0\\3\\0\\0\\0\\275\\0\\0\\0\\0\\0\\0\\0Ynot\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\100\\0\\0\\0\\0\\0\\0\\0\\1\\0\\0\\0' > sectors.parallels",
+            "truncate -s 65024 sectors.parallels",
+            "printf 'first' | dd of=sectors.parallels bs=1 seek=32768 conv=notrunc status=none",
+            "printf 'third' | dd of=sectors.parallels bs=1 seek=600 conv=notrunc status=none",
+        ],
+        GUEST,
+    ),
+    other(
+        "parallels/no-clusters.parallels",
+        "parallels",
+        "clusters of no sectors",
+        &[
+            "cp small.parallels no-clusters.parallels",
+            "printf '\\0' | dd of=no-clusters.parallels bs=1 seek=28 conv=notrunc status=none",
+        ],
+        Expect::Refused { error: "Corrupt", says: "clusters of 0 sectors" },
+    ),
+    other(
+        "qcow/small.qcow",
+        "qcow",
+        "two L2 tables, clusters out of order",
+        &[
+            "qemu-img create -q -f qcow small.qcow 4M",
+            "qemu-io -f qcow -c 'write -P 1 3M 5000' -c 'write -P 2 0 100' small.qcow",
+        ],
+        GUEST,
+    ),
+    other(
+        "qcow/compressed.qcow",
+        "qcow",
+        "compressed clusters, one of which was written to, and a disk that ends within a cluster",
+        &[
+            // It always ends with an error, when all is done.
+            "qemu-img convert -c -f raw -O qcow ../raw/odd-size.raw compressed.qcow || test -s compressed.qcow",
+            "qemu-io -f qcow -c 'write -P 1 5000 10' compressed.qcow",
+        ],
+        GUEST,
+    ),
+    other(
+        "qcow/base.raw",
+        "qcow",
+        "below the overlay",
+        &[
+            "qemu-img create -q -f raw base.raw 20k",
+            "qemu-io -f raw -c 'write -P 9 0 20k' base.raw",
+        ],
+        Expect::Companion,
+    ),
+    other(
+        "qcow/overlay.qcow",
+        "qcow",
+        "clusters of 512 bytes over a shorter image",
+        &[
+            "qemu-img create -q -f qcow -b base.raw -F raw overlay.qcow 64k",
+            "qemu-io -f qcow -c 'write -P 1 1000 100' -c 'write -P 2 20k 700' overlay.qcow",
+        ],
+        GUEST,
+    ),
+    other(
+        "qcow/aes.qcow",
+        "qcow",
+        "encrypted, passphrase \"golden\"",
+        &[
+            "qemu-img create -q -f qcow --object secret,id=s,data=golden -o encrypt.format=aes,encrypt.key-secret=s aes.qcow 64k",
+            "qemu-io --object secret,id=s,data=golden --image-opts driver=qcow,encrypt.key-secret=s,file.filename=aes.qcow -c 'write -P 0x22 0 8k' -c 'write -P 0x23 40k 512'",
+        ],
+        Expect::Encrypted { passphrase: "golden" },
+    ),
+    other(
+        "qed/small.qed",
+        "qed",
+        "two L2 tables, zero clusters, clusters out of order",
+        &[
+            "qemu-img create -q -f qed -o cluster_size=4k,table_size=2 small.qed 8M",
+            "qemu-io -f qed -c 'write -P 1 5M 100' -c 'write -P 2 0 5000' -c 'write -z 64k 8k' small.qed",
+        ],
+        GUEST,
+    ),
+    other(
+        "qed/base.raw",
+        "qed",
+        "below the overlay",
+        &[
+            "qemu-img create -q -f raw base.raw 20k",
+            "qemu-io -f raw -c 'write -P 9 0 20k' base.raw",
+        ],
+        Expect::Companion,
+    ),
+    other(
+        "qed/overlay.qed",
+        "qed",
+        "over a shorter image, part of which is hidden by zeroes",
+        &[
+            "qemu-img create -q -f qed -b base.raw -F raw -o cluster_size=4k,table_size=2 overlay.qed 64k",
+            "qemu-io -f qed -c 'write -P 1 1000 100' -c 'write -z 8k 4k' -c 'write -P 2 20k 700' overlay.qed",
+        ],
+        GUEST,
+    ),
+    other(
+        "qed/need-check.qed",
+        "qed",
+        "never closed",
+        &[
+            "cp small.qed need-check.qed",
+            "printf '\\2' | dd of=need-check.qed bs=1 seek=16 conv=notrunc status=none",
+        ],
+        GUEST,
+    ),
+    other(
+        "qed/unknown-feature.qed",
+        "qed",
+        "needs a feature that nobody knows",
+        &[
+            "cp small.qed unknown-feature.qed",
+            "printf '\\200' | dd of=unknown-feature.qed bs=1 seek=23 conv=notrunc status=none",
+        ],
+        Expect::Refused { error: "Unsupported", says: "8000000000000000" },
+    ),
 ];
