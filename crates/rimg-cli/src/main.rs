@@ -7,6 +7,7 @@
 
 mod args;
 mod commands;
+mod damage;
 mod epoch;
 mod images;
 mod json;

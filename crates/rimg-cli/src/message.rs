@@ -1,5 +1,6 @@
 //! How a command ends before its time, and what is then said.
 
+use crate::damage;
 use rimg_core::Error;
 use std::fmt::Write as _;
 use std::io;
@@ -60,6 +61,9 @@ impl From<crate::args::UsageError> for Stop {
 
 /// What is wrong, in the words that people know from qemu-img where it has words for it.
 pub(crate) fn describe(error: &Error) -> String {
+    if let Some(words) = damage::words(error) {
+        return words;
+    }
     match error {
         Error::Io { source, .. } => describe_io(source),
         Error::WrongFormat { format } => match *format {
@@ -71,6 +75,7 @@ pub(crate) fn describe(error: &Error) -> String {
             "qed" => "Image not in QED format".to_owned(),
             _ => format!("Image is not in {format} format"),
         },
+        Error::WrongFormat { format } => format!("Image is not in {format} format"),
         Error::InvalidOption { reason, .. } => reason.clone(),
         Error::Denied(reason) => reason.clone(),
         Error::Unsupported { format, feature } if feature.starts_with("version ") => {

@@ -186,8 +186,16 @@ impl Header {
 }
 
 fn parse_raw(start: &[u8]) -> Result<RawHeader> {
-    if !Header::is_magic(start) {
-        return Err(Error::WrongFormat { format: FORMAT });
+    let word = |at: usize| {
+        start.get(at..).and_then(<[u8]>::first_chunk).map(|bytes| u32::from_be_bytes(*bytes))
+    };
+    match (word(0), word(4)) {
+        (Some(spec::MAGIC), Some(spec::VERSION)) => {}
+        (Some(spec::MAGIC), Some(version)) => {
+            let feature = format!("version {version}");
+            return Err(Error::Unsupported { format: FORMAT, feature });
+        }
+        _ => return Err(Error::WrongFormat { format: FORMAT }),
     }
     match start.first_chunk() {
         Some(bytes) => Ok(RawHeader::parse(bytes)),
@@ -227,9 +235,11 @@ mod tests {
         ] {
             assert_eq!(kind_of(&patched(at, with)), Some(&expected), "{at}");
         }
-        for (at, with) in [(0, b"q"), (7, b"\x02")] {
-            assert!(matches!(patched(at, with), Error::WrongFormat { format: "qcow" }));
-        }
+        assert!(matches!(patched(0, b"q"), Error::WrongFormat { format: "qcow" }));
+        assert!(matches!(
+            patched(7, b"\x02"),
+            Error::Unsupported { feature, .. } if feature == "version 2"
+        ));
         let bytes = Header::new(1, Some("x".repeat(1023)), 0).unwrap().encode();
         assert!(Header::parse(&bytes, &[0xff]).is_err());
         let short = Header::parse(&bytes[..40], b"").unwrap_err();

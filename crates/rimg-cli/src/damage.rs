@@ -1,0 +1,48 @@
+//! What is wrong with an image, in the words of qemu-img where it has words of its own for it.
+
+use rimg_core::Error;
+use std::error::Error as _;
+
+/// By format and field.
+const WORDS: &[(&str, &str, &str)] = &[
+    ("parallels", "nb_bat_entries", "Catalog too large"),
+    ("qcow", "backing_file_size", "Backing file name too long"),
+    ("qcow", "cluster_bits", "Cluster size must be between 512 and 64k"),
+    ("qcow", "crypt_method", "invalid encryption method in qcow header"),
+    ("qcow", "l2_bits", "L2 table size must be between 512 and 64k"),
+    ("qcow", "size", "Image too large"),
+    ("qed", "backing_filename_offset", "QED backing filename offset is invalid"),
+    ("qed", "cluster_size", "QED cluster size is invalid"),
+    ("qed", "image_size", "QED image size is invalid"),
+    ("qed", "l1_table_offset", "QED table offset is invalid"),
+    ("qed", "table_size", "QED table size is invalid"),
+];
+
+/// The words, where there are some.
+pub(crate) fn words(error: &Error) -> Option<String> {
+    match error {
+        Error::WrongFormat { format: "parallels" } => Some("Image not in Parallels format".into()),
+        Error::WrongFormat { format: "qcow" } => Some("Image not in qcow format".into()),
+        Error::WrongFormat { format: "qed" } => Some("Image not in QED format".into()),
+        Error::Unsupported { format: "qed", feature } => {
+            Some(format!("Unsupported QED features: {feature}"))
+        }
+        Error::Unsupported { format: "qcow", feature } if feature.starts_with("version ") => {
+            let hint = match feature.as_str() {
+                "version 2" | "version 3" => "\nTry the 'qcow2' driver instead.",
+                _ => "",
+            };
+            Some(format!("qcow (v1) does not support qcow {feature}{hint}"))
+        }
+        Error::Corrupt { format: "parallels", at, .. } if at.field == "tracks" => {
+            let is_none = error.source()?.to_string().starts_with("clusters of 0 sectors");
+            let what = if is_none { "Zero sectors per track" } else { "Too big cluster" };
+            Some(format!("Invalid image: {what}"))
+        }
+        Error::Corrupt { format, at, .. } if at.structure == "header" => {
+            let known = WORDS.iter().find(|(of, field, _)| of == format && *field == at.field);
+            known.map(|(_, _, words)| (*words).to_owned())
+        }
+        _ => None,
+    }
+}
