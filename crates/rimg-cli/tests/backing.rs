@@ -27,3 +27,27 @@ fn layers_between_source_and_base_are_copied() {
         map.lines().skip(1).filter_map(|line| line.split_whitespace().last()).collect();
     assert_eq!(files, ["base", "copy"], "{map}");
 }
+
+#[test]
+fn an_overlay_that_knows_its_parent_is_made_over_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let rimg = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rimg"));
+        let output = command.args(args).current_dir(folder.path()).output().unwrap();
+        let message = String::from_utf8(output.stderr).unwrap();
+        if output.status.success() { Ok(()) } else { Err(message) }
+    };
+    rimg(&["create", "-q", "-f", "vhdx", "base", "4M"]).unwrap();
+    rimg(&["bench", "-w", "-c", "1", "-f", "vhdx", "--pattern=7", "base"]).unwrap();
+    rimg(&["create", "-q", "-f", "vhdx", "-b", "base", "-F", "vhdx", "top"]).unwrap();
+    rimg(&["compare", "base", "top"]).unwrap();
+    rimg(&["bench", "-w", "-c", "1", "-f", "vhdx", "--pattern=8", "-o", "1M", "top"]).unwrap();
+    assert!(rimg(&["compare", "base", "top"]).is_err());
+    // What was written there, nobody knows in what is above.
+    rimg(&["bench", "-w", "-c", "1", "-f", "vhdx", "--pattern=9", "base"]).unwrap();
+    let message = rimg(&["convert", "-O", "raw", "top", "raw"]).unwrap_err();
+    assert!(message.trim_end().ends_with("one of them changed"), "{message}");
+    let message = rimg(&["create", "-q", "-u", "-f", "vhdx", "-b", "x", "-F", "vhdx", "y", "1M"]);
+    let wanted = "rimg: y: The parent has to be opened, and to be a vhdx image\n";
+    assert_eq!(message.unwrap_err(), wanted);
+}

@@ -38,6 +38,7 @@ pub struct Creator {
     size_bytes: Option<u64>,
     options: RawOptions,
     open_backing: bool,
+    known_backing: Option<ImageInfo>,
     limits: Limits,
     cache: CacheMode,
     policy: Arc<dyn Policy>,
@@ -53,6 +54,7 @@ impl Creator {
             size_bytes: None,
             options: RawOptions::new(),
             open_backing: true,
+            known_backing: None,
             limits: Limits::default(),
             cache: CacheMode::default(),
             policy: Arc::new(DenyAll),
@@ -109,6 +111,13 @@ impl Creator {
     pub fn open_backing(mut self, open: bool) -> Self {
         self.open_backing = open;
         self
+    }
+
+    /// What the image below said of itself when the caller opened it: it is then not opened again.
+    #[must_use]
+    pub fn known_backing(mut self, info: ImageInfo) -> Self {
+        self.known_backing = Some(info);
+        self.open_backing(false)
     }
 
     /// What opening the image below may cost.
@@ -223,7 +232,8 @@ impl Creator {
             return Err(invalid(BACKING_FORMAT, format!("Unknown driver '{format}'")));
         }
         if !self.open_backing {
-            return format.map_or_else(|| Err(no_backing_format(None)), |_| Ok(None));
+            let known = |_| Ok(self.known_backing.clone());
+            return format.map_or_else(|| Err(no_backing_format(None)), known);
         }
         let dependency = |source| Error::Dependency {
             role: DependencyRole::Backing,

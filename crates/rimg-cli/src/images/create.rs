@@ -7,7 +7,8 @@ use crate::images::open::{How, KEY_SECRETS, open_or_reason};
 use crate::message::{describe, describe_io};
 use crate::options::{self, Chosen, OptionList};
 use rimg::{
-    Creator, Error, FileError, FormatInfo, LocalFiles, LockConflict, OptionSpec, RawOptions,
+    Creator, Error, FileError, FormatInfo, ImageInfo, LocalFiles, LockConflict, OptionSpec,
+    RawOptions,
 };
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -40,6 +41,8 @@ pub(crate) struct PlannedImage {
     table: Vec<&'static OptionSpec>,
     chosen: Chosen,
     size_bytes: u64,
+    /// What the image below says of itself, where it was looked at.
+    backing: Option<ImageInfo>,
     secrets: RawOptions,
 }
 
@@ -82,21 +85,21 @@ impl NewImage {
         set(&mut chosen, &table, "backing_fmt", self.backing_format.as_deref(), || {
             format!("Backing file format not supported for file format '{}'", format.name)
         })?;
-        let backing_size = self.look_at_backing(&chosen, check_backing)?;
+        let backing = self.look_at_backing(&chosen, check_backing)?;
         let asked = match chosen.plain("size") {
             Some(size) => size.parse().ok(),
             None => self.size_bytes,
         };
         let size_bytes = asked
-            .or(backing_size)
+            .or(backing.as_ref().map(|backing| backing.virtual_size_bytes))
             .ok_or_else(|| "Image creation needs a size parameter".to_owned())?;
         set(&mut chosen, &table, "size", Some(&size_bytes.to_string()), no_size)?;
         let (filename, secrets) = (self.filename.clone(), self.secrets.clone());
-        Ok(PlannedImage { filename, format, table, chosen, size_bytes, secrets })
+        Ok(PlannedImage { filename, format, table, chosen, size_bytes, backing, secrets })
     }
 
-    /// The size of the backing image, if there is one that can be looked at.
-    fn look_at_backing(&self, chosen: &Chosen, check: bool) -> Result<Option<u64>, String> {
+    /// What the backing image says of itself, if there is one that can be looked at.
+    fn look_at_backing(&self, chosen: &Chosen, check: bool) -> Result<Option<ImageInfo>, String> {
         let Some(backing) = chosen.plain("backing_file") else { return Ok(None) };
         if backing.is_empty() {
             return Err("Expected backing file name, got empty string".to_owned());
@@ -106,7 +109,7 @@ impl NewImage {
             return Err(format!("Error: {message}"));
         }
         let declared = chosen.plain("backing_fmt");
-        let mut size = None;
+        let mut info = None;
         let mut hint = String::new();
         if check {
             let full = combine(&self.filename.to_string_lossy(), backing);
@@ -120,12 +123,12 @@ impl NewImage {
             let name = ImageName::of_file(full.as_ref()).map_err(unopened)?;
             let opened = open_or_reason(&name, &how).map_err(unopened)?;
             hint = format!("\nDetected format of {}.", opened.format());
-            size = Some(opened.disk().size_bytes());
+            info = Some(opened.disk().info().map_err(|error| unopened(describe(&error)))?);
         }
         if declared.is_none() {
             return Err(format!("Backing file specified without backing format{hint}"));
         }
-        Ok(size)
+        Ok(info)
     }
 }
 
@@ -170,12 +173,15 @@ impl PlannedImage {
         if let Some(unknown) = backing_format.filter(|name| format(name).is_none()) {
             return Err(format!("Parameter 'backing-fmt' does not accept value '{unknown}'"));
         }
-        let creator = Creator::new(self.format.name)
+        let mut creator = Creator::new(self.format.name)
             .size(self.size_bytes)
             .options(&self.driver_options()?)
             .options(&self.secrets)
             .open_backing(false)
             .policy(LocalFiles);
+        if let Some(info) = &self.backing {
+            creator = creator.known_backing(info.clone());
+        }
         let path = self.path();
         creator
             .plan(&path)
@@ -297,7 +303,7 @@ pub(crate) fn plan_target(
         }
     }
     let (filename, secrets) = (filename.to_owned(), wishes.secrets.clone());
-    Ok(PlannedImage { filename, format, table, chosen, size_bytes, secrets })
+    Ok(PlannedImage { filename, format, table, chosen, size_bytes, backing: None, secrets })
 }
 
 /// Refuses `-c` for formats that have no compressed clusters.
