@@ -6,6 +6,7 @@ use crate::header::locator::ParentLocator;
 use crate::header::metadata::Metadata;
 use crate::header::region::{Region, Regions};
 use crate::header::{Guid, Header, file_identifier};
+use crate::info::identity_of;
 use crate::options::CreateOptions;
 use crate::spec;
 use crate::table::Payload;
@@ -90,6 +91,7 @@ pub(crate) fn create(
         disk_id: options.disk_id.unwrap_or_else(|| derive(b"disk")),
         physical_sector: options.physical_sector,
         parent,
+        linkage_at: None,
     };
     write(&metadata.encode(), layout.metadata.offset)?;
     write_table(file, &options, geometry, &layout)
@@ -101,12 +103,7 @@ fn locate_parent(
     options: &CreateOptions,
 ) -> Result<Option<ParentLocator>> {
     let Some(name) = &options.parent else { return Ok(None) };
-    let identity = match target.backing_info() {
-        Some(info) if info.format == FORMAT => {
-            info.identity.and_then(|identity| Guid::parse(&identity.uuid.to_string()))
-        }
-        _ => None,
-    };
+    let identity = target.backing_info().and_then(identity_of);
     let Some(linkage) = identity else {
         return Err(Error::InvalidOption {
             option: "backing_file",

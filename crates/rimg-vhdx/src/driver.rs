@@ -115,6 +115,7 @@ fn open(file: Arc<dyn Storage>, how: &OpenOptions<'_>) -> Result<VhdxImage> {
         geometry: metadata.geometry,
         size_bytes: metadata.size_bytes,
         size_at: metadata.size_at,
+        linkage_at: metadata.linkage_at,
         has_parent,
         is_fixed: metadata.leave_blocks_allocated,
         bat,

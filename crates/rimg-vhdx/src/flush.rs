@@ -12,6 +12,8 @@ use crate::map::{Direction, Todo, VhdxMap};
 use crate::spec;
 use rimg_blocks::{Change, Stage};
 use rimg_core::{Error, Result, Storage, num};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 impl VhdxMap {
     /// Before the first change the header gets new identifiers: who knew the file, or is a child
@@ -39,10 +41,7 @@ impl VhdxMap {
 
     pub(crate) fn take_stages(&mut self, closing: bool) -> Result<Vec<Stage>> {
         self.know_headers()?;
-        let size_sectors = match self.todo.size {
-            Some(_) => self.size_sectors()?,
-            None => Vec::new(),
-        };
+        let metadata = self.metadata_sectors()?;
         let mut todo = std::mem::take(&mut self.todo);
         let mut stages = Vec::new();
         if todo.grow {
@@ -64,8 +63,8 @@ impl VhdxMap {
         let written = if todo.bat_moved { Vec::new() } else { self.table_sectors(&todo) };
         // The table is as large as the size says, or larger, whatever becomes of the rest.
         let (first, last) = match todo.size {
-            Some(Direction::Down) => (size_sectors, Vec::new()),
-            _ => (Vec::new(), size_sectors),
+            Some(Direction::Down) => (metadata, Vec::new()),
+            _ => (Vec::new(), metadata),
         };
         let sectors: Vec<_> = first.into_iter().chain(written).chain(last).collect();
         for batch in sectors.chunks(self.log.most_sectors()) {
@@ -91,6 +90,7 @@ impl VhdxMap {
         let taken = std::mem::take(&mut self.taken);
         self.todo.sectors.extend(taken.sectors);
         self.todo.size = self.todo.size.or(taken.size);
+        self.todo.linkage = self.todo.linkage.or(taken.linkage);
         self.todo.bat_moved |= taken.bat_moved;
         self.todo.region_tables |= taken.region_tables;
         self.todo.grow |= taken.grow;
@@ -130,21 +130,42 @@ impl VhdxMap {
         vec![Change::Write { at: self.bat.region.offset, bytes }]
     }
 
-    /// The sectors of the metadata that have the size, with the new one: as a rule it is one.
-    fn size_sectors(&self) -> Result<Vec<(u64, Sector)>> {
-        let end = self.size_at.saturating_add(8);
-        let first = num::align_down(self.size_at, spec::log::SECTOR_BYTES);
-        let len = self.file.len_bytes().map_err(Error::io("read file length", 0))?;
-        let mut bytes = vec![0; if end.saturating_sub(first) > 4096 { 8192 } else { 4096 }];
-        let there = num::to_usize(len.saturating_sub(first))?.min(bytes.len());
-        let known = bytes.get_mut(..there).unwrap_or_default();
-        self.file.read_exact_at(known, first).map_err(Error::io("read metadata", first))?;
-        let within = num::to_usize(self.size_at.saturating_sub(first))?;
-        if let Some(field) = bytes.get_mut(within..).and_then(<[u8]>::first_chunk_mut) {
-            *field = self.size_bytes.to_le_bytes();
+    /// The sectors of the metadata that change, as they are to be.
+    fn metadata_sectors(&self) -> Result<Vec<(u64, Sector)>> {
+        let mut fields = Vec::new();
+        if self.todo.size.is_some() {
+            fields.push((self.size_at, self.size_bytes.to_le_bytes().to_vec()));
         }
-        let places = (first..).step_by(4096);
-        Ok(places.zip(bytes.as_chunks().0.iter().copied()).collect())
+        if let (Some(guid), Some((at, len))) = (self.todo.linkage, self.linkage_at) {
+            let text = guid.utf16_of(len);
+            fields.push((at, text.ok_or_else(|| unsupported("a linkage of such a length"))?));
+        }
+        let mut sectors: BTreeMap<u64, Sector> = BTreeMap::new();
+        for (field_at, field) in fields {
+            // A field may lie across two sectors, and two fields in one.
+            for (at, byte) in (field_at..).zip(field) {
+                let start = num::align_down(at, spec::log::SECTOR_BYTES);
+                let sector = match sectors.entry(start) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(new) => new.insert(self.read_sector(start)?),
+                };
+                let within = num::to_usize(at.saturating_sub(start))?;
+                if let Some(place) = sector.get_mut(within) {
+                    *place = byte;
+                }
+            }
+        }
+        Ok(sectors.into_iter().collect())
+    }
+
+    /// A sector of the file, with zeroes behind its end.
+    fn read_sector(&self, at: u64) -> Result<Sector> {
+        let mut sector: Sector = [0; 4096];
+        let len = self.file.len_bytes().map_err(Error::io("read file length", 0))?;
+        let there = num::to_usize(len.saturating_sub(at))?.min(sector.len());
+        let known = sector.get_mut(..there).unwrap_or_default();
+        self.file.read_exact_at(known, at).map_err(Error::io("read metadata", at))?;
+        Ok(sector)
     }
 
     fn header_stage(&mut self, next: Header) -> Stage {

@@ -1,6 +1,7 @@
 //! The open image.
 
 use crate::header::locator::ParentLocator;
+use crate::info::identity_of;
 use crate::map::VhdxMap;
 use core::ops::Range;
 use rimg_blocks::Blocks;
@@ -131,7 +132,16 @@ impl Overlay for VhdxImage {
         Err(crate::error::unsupported("changing the parent"))
     }
 
+    /// What was in this layer went into the parent before: it is known by what it became.
     fn make_empty(&self) -> Result<()> {
-        self.blocks.make_empty()
+        self.blocks.make_empty()?;
+        let Some(parent) = self.blocks.below() else { return Ok(()) };
+        match identity_of(&parent.info()?) {
+            Some(guid) => self.blocks.alone(|map| {
+                map.todo.linkage = Some(guid);
+                Ok(())
+            }),
+            None => Ok(()),
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! What an image says of itself.
 
 use crate::error::FORMAT;
+use crate::header::Guid;
 use crate::image::VhdxImage;
 use rimg_core::{ImageIdentity, ImageInfo, Uuid};
 
@@ -25,4 +26,10 @@ impl VhdxImage {
             ..ImageInfo::default()
         }
     }
+}
+
+/// What an image above notes of the one that says this of itself.
+pub(crate) fn identity_of(info: &ImageInfo) -> Option<Guid> {
+    let identity = info.identity.filter(|_| info.format == FORMAT)?;
+    Guid::parse(&identity.uuid.to_string())
 }

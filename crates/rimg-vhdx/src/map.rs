@@ -4,8 +4,8 @@
 use crate::address::Geometry;
 use crate::allocate::Space;
 use crate::error::{CorruptKind, unsupported};
-use crate::header::Headers;
 use crate::header::region::{Region, Regions};
+use crate::header::{Guid, Headers};
 use crate::log::{LogWriter, Sector};
 use crate::spec;
 use crate::table::{Payload, parse_bitmap};
@@ -27,6 +27,8 @@ pub(crate) struct VhdxMap {
     pub(crate) size_bytes: u64,
     /// Where the metadata have the size.
     pub(crate) size_at: u64,
+    /// Where the metadata have the parent's identifier, and in how many bytes.
+    pub(crate) linkage_at: Option<(u64, usize)>,
     pub(crate) has_parent: bool,
     /// Blocks keep their places.
     pub(crate) is_fixed: bool,
@@ -54,6 +56,8 @@ pub(crate) struct Todo {
     /// The sectors of the table, counted from its start.
     pub(crate) sectors: BTreeSet<u64>,
     pub(crate) size: Option<Direction>,
+    /// The parent is to be known by this.
+    pub(crate) linkage: Option<Guid>,
     /// The table got another place.
     pub(crate) bat_moved: bool,
     /// The region tables are to be written anew.
@@ -295,8 +299,9 @@ impl BlockMap for VhdxMap {
     }
 
     fn dirty_bytes(&self) -> usize {
-        let Todo { sectors, size, bat_moved, region_tables, grow, cut } = &self.todo;
-        let others = size.is_some() || *bat_moved || *region_tables || *grow || *cut;
+        let Todo { sectors, size, linkage, bat_moved, region_tables, grow, cut } = &self.todo;
+        let others =
+            size.is_some() || linkage.is_some() || *bat_moved || *region_tables || *grow || *cut;
         sectors.len().saturating_add(usize::from(others)).saturating_mul(4096)
     }
 }

@@ -42,6 +42,15 @@ impl Guid {
         self.0.to_le_bytes()
     }
 
+    /// The text form as it stands in a parent locator: in UTF-16, and with braces where it is to be
+    /// so long.
+    pub(crate) fn utf16_of(self, len_bytes: usize) -> Option<Vec<u8>> {
+        let texts = [self.to_string(), format!("{{{self}}}")];
+        let utf16 =
+            |text: String| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_le_bytes).collect() };
+        texts.into_iter().map(utf16).find(|bytes| bytes.len() == len_bytes)
+    }
+
     /// Reads the text form, with or without braces, in either case.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let inner = match text.strip_prefix('{') {

@@ -85,6 +85,19 @@ impl ParentLocator {
         Ok(Self { linkage, linkage2: guid(LINKAGE_2)?, paths: paths.collect() })
     }
 
+    /// Where in the item the linkage stands, if its text can be replaced by that of another GUID:
+    /// offset and length in bytes.
+    pub(crate) fn find_linkage(bytes: &[u8]) -> Option<(u32, u16)> {
+        let raw = bytes.first_chunk().map(RawLocator::parse)?;
+        let pairs = bytes.get(RawLocator::SIZE_BYTES..)?;
+        let (pairs, _) = pairs.as_chunks::<{ RawPair::SIZE_BYTES }>();
+        let mut pairs = pairs.iter().take(raw.key_value_count.into()).map(RawPair::parse);
+        let pair = pairs.find(|pair| {
+            text(bytes, pair.key_offset, pair.key_length).as_deref() == Some(LINKAGE)
+        })?;
+        Some((pair.value_offset, pair.value_length))
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut pairs = vec![(LINKAGE, format!("{{{}}}", self.linkage))];
         pairs.extend(self.linkage2.map(|guid| (LINKAGE_2, format!("{{{guid}}}"))));

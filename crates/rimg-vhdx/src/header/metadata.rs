@@ -40,6 +40,8 @@ pub(crate) struct Metadata {
     pub(crate) disk_id: Guid,
     pub(crate) physical_sector: SectorSize,
     pub(crate) parent: Option<ParentLocator>,
+    /// Where the file says which parent it was made over, and in how many bytes.
+    pub(crate) linkage_at: Option<(u64, usize)>,
 }
 
 impl Metadata {
@@ -71,8 +73,17 @@ impl Metadata {
             let item = spec::metadata::PARENT_LOCATOR;
             Some(ParentLocator::parse(items.bytes(item)?, items.at(item))?)
         };
+        let linkage_at = match &parent {
+            None => None,
+            Some(_) => {
+                let item = spec::metadata::PARENT_LOCATOR;
+                let found = ParentLocator::find_linkage(items.bytes(item)?);
+                found.map(|(at, len)| (items.at(item).saturating_add(at.into()), len.into()))
+            }
+        };
         Ok(Self {
             geometry,
+            linkage_at,
             size_bytes,
             size_at: items.at(spec::metadata::VIRTUAL_DISK_SIZE),
             leave_blocks_allocated: flags & spec::metadata::LEAVE_BLOCKS_ALLOCATED != 0,
@@ -267,6 +278,7 @@ mod tests {
             disk_id: Guid(9),
             physical_sector: SectorSize::Of4096,
             parent: None,
+            linkage_at: None,
         }
     }
 
@@ -285,7 +297,8 @@ mod tests {
         let needed = Metadata::bytes_needed(&bytes[..64 << 10], REGION).unwrap();
         assert_eq!(needed, num::to_u64(bytes.len()));
         let parent = ParentLocator { linkage: Guid(7), linkage2: None, paths: Vec::new() };
-        let child = Metadata { parent: Some(parent), ..metadata() };
+        let linkage_at = Some(((3 << 20) + 0x10028 + 60, 76));
+        let child = Metadata { parent: Some(parent), linkage_at, ..metadata() };
         assert_eq!(Metadata::parse(&child.encode(), REGION).unwrap(), child);
     }
 

@@ -118,6 +118,46 @@ fn an_emptied_child_is_its_parent() {
 }
 
 #[test]
+fn a_child_knows_the_parent_that_its_data_went_into() {
+    struct Writable<'a>(&'a MemoryDir);
+
+    impl DependencyGate for Writable<'_> {
+        fn open_file(&self, wanted: &Dependency<'_>) -> Result<Arc<dyn Storage>> {
+            self.0.open_file(wanted)
+        }
+
+        fn open_image(&self, wanted: &Dependency<'_>) -> Result<Option<Arc<dyn BlockImage>>> {
+            Ok(Some(Arc::from(self.0.open(wanted.name, "vhdx", true)?)))
+        }
+    }
+
+    let (dir, mut model) = family(512);
+    let how = OpenOptions {
+        writable: true,
+        inspect_only: false,
+        limits: Limits::default(),
+        gate: &Writable(&dir),
+        options: RawOptions::NONE,
+    };
+    let child = super::DRIVERS[0].open(dir.file("disk"), &how).unwrap();
+    // What a commit does: the parent gets the data, and then the child loses them.
+    let all = read(child.as_ref(), 0, usize::try_from(child.size_bytes()).unwrap());
+    let parent = child.backing().unwrap().writer().unwrap();
+    parent.write_at(&all, 0).unwrap();
+    parent.finish().unwrap();
+    child.overlay().unwrap().make_empty().unwrap();
+    child.close().unwrap();
+
+    let child = open(&dir, true);
+    model.assert_same(child.as_ref(), "committed");
+    assert_eq!(runs(child.as_ref()), [(5 * MIB + 4096, "below")]);
+    child.writer().unwrap().write_at(&[4; 10], 0).unwrap();
+    model.write(&[4; 10], 0);
+    child.close().unwrap();
+    model.assert_same(open(&dir, false).as_ref(), "written again");
+}
+
+#[test]
 fn a_parent_that_changed_is_refused() {
     let (dir, _) = family(512);
     let parent = dir.open("./parent.vhdx", "vhdx", true).unwrap();
