@@ -144,6 +144,12 @@ mod tests {
         assert_eq!(space.take(MIB).unwrap(), place(6, false));
         assert_eq!(space.take_zeroed(MIB).unwrap(), place(8, true));
         assert_eq!(space.take(MIB).unwrap(), place(7, false));
+        // Who gives it back later does not make it two gaps.
+        let mut space = Space::around(vec![MIB..2 * MIB, 2 * MIB..8 * MIB], 8 * MIB);
+        space.cut(4 * MIB);
+        space.give(Freed { host: 3 * MIB, len_bytes: 3 * MIB });
+        let hosts = [(); 4].map(|()| space.take(MIB).unwrap().host / MIB);
+        assert_eq!(hosts, [3, 4, 5, 6]);
     }
 
     #[test]

@@ -92,6 +92,28 @@ fn a_child_is_written_without_its_parent_changing() {
 }
 
 #[test]
+fn places_of_blocks_that_moved_are_used_again() {
+    let (dir, _) = family(512);
+    let len = || dir.file("disk").len_bytes().unwrap();
+    let before = len();
+    let image = open(&dir, true);
+    let writer = image.writer().unwrap();
+    // Two blocks that are there in part move, one after the other, into one place.
+    for block in [1, 2] {
+        // A sector that is not there: the others are written where they are.
+        writer.write_at(&[1; 512], block * MIB + 4096).unwrap();
+        writer.flush().unwrap();
+    }
+    assert_eq!(len(), before + MIB);
+    writer.write_zeroes_at(MIB..2 * MIB).unwrap();
+    writer.flush().unwrap();
+    writer.write_at(&[1; 512], 0).unwrap();
+    writer.write_at(&[1; 512], 5 * MIB).unwrap();
+    assert_eq!(len(), before + MIB);
+    image.close().unwrap();
+}
+
+#[test]
 fn what_a_child_grows_by_is_zeroes() {
     let (dir, mut model) = family(512);
     let image = open(&dir, true);
