@@ -6,7 +6,7 @@ mod common;
 
 use common::DRIVERS;
 use rimg_core::{
-    ExtentKind, FormatDriver as _, Limits, OpenOptions, RawOptions, Storage as _,
+    ExtentKind, FormatDriver as _, Limits, OpenOptions, Preallocation, RawOptions, Storage as _,
     StorageWrite as _, Uuid,
 };
 use rimg_storage::{FileOptions, FileStorage};
@@ -140,6 +140,24 @@ fn a_differencing_image_shows_its_parent_where_it_has_no_sectors() {
         assert_eq!(own.len_bytes, 1024);
         assert_eq!(image.info().unwrap().backing_file.as_deref(), Some("base.vhd"));
     }
+}
+
+#[test]
+fn a_footer_that_is_a_byte_short_is_read_and_made_whole() {
+    let dir = MemoryDir::new(DRIVERS);
+    let options = RawOptions::new().with("subformat", "fixed").with("force_size", "on");
+    dir.create("disk", "vpc", 4096, &options).unwrap();
+    let file = dir.file("disk");
+    file.writer().unwrap().set_len_bytes(4096 + 511).unwrap();
+    let image = dir.open("disk", "vpc", true).unwrap();
+    image.writer().unwrap().write_at(&[5; 4096], 0).unwrap();
+    image.resizer().unwrap().resize(4096, Preallocation::Off).unwrap();
+    image.close().unwrap();
+    assert_eq!(file.len_bytes().unwrap(), 4096 + 512);
+    let image = dir.open("disk", "vpc", false).unwrap();
+    let mut seen = [0; 4096];
+    image.read_at(&mut seen, 0).unwrap();
+    assert_eq!(seen, [5; 4096]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use rimg_core::{
     Preallocation, Resize, Result, Storage, StorageWrite, Zeroing, num, zeroes,
 };
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 /// So much of a new file may not be a hole, in bytes.
 const FIRST_RUN_BYTES: u64 = 1 << 17;
@@ -22,8 +22,8 @@ pub(crate) struct FixedImage {
     file: Arc<dyn Storage>,
     access: Access,
     size_bytes: AtomicU64,
-    /// What the file ends with. Held while the size changes.
-    footer: Mutex<Footer>,
+    /// What the file ends with. Writers hold on to it, so that none goes past a new end.
+    footer: RwLock<Footer>,
     /// When it was opened for writing, nothing had been written yet, as far as one can see.
     was_unwritten: bool,
 }
@@ -39,7 +39,7 @@ impl FixedImage {
             file,
             access,
             size_bytes: AtomicU64::new(size_bytes),
-            footer: Mutex::new(footer),
+            footer: RwLock::new(footer),
             was_unwritten: false,
         };
         image.was_unwritten = access == Access::Write && image.is_unwritten()?;
@@ -69,6 +69,11 @@ impl FixedImage {
             at = at.saturating_add(len);
         }
         Ok(true)
+    }
+
+    /// While it is held, the size stays.
+    fn hold_size(&self) -> RwLockReadGuard<'_, Footer> {
+        self.footer.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn writable(&self) -> Result<&dyn StorageWrite> {
@@ -117,7 +122,7 @@ impl BlockImage for FixedImage {
     }
 
     fn info(&self) -> Result<ImageInfo> {
-        let footer = self.footer.lock().unwrap_or_else(PoisonError::into_inner);
+        let footer = self.hold_size();
         Ok(info::describe(&footer, self.size_bytes(), None, None))
     }
 
@@ -140,6 +145,7 @@ impl BlockImage for FixedImage {
 
 impl ImageWrite for FixedImage {
     fn write_at(&self, buf: &[u8], at: u64) -> Result<()> {
+        let _held = self.hold_size();
         self.check_range(&range_of(buf, at)?)?;
         if buf.is_empty() {
             return Ok(());
@@ -148,6 +154,7 @@ impl ImageWrite for FixedImage {
     }
 
     fn write_zeroes_at(&self, range: Range<u64>) -> Result<()> {
+        let _held = self.hold_size();
         self.check_range(&range)?;
         if range.is_empty() {
             return Ok(());
@@ -159,6 +166,7 @@ impl ImageWrite for FixedImage {
     }
 
     fn discard_at(&self, range: Range<u64>) -> Result<()> {
+        let _held = self.hold_size();
         self.check_range(&range)?;
         if range.is_empty() {
             return Ok(());
@@ -185,7 +193,7 @@ impl Resize for FixedImage {
     fn resize(&self, size_bytes: u64, preallocation: Preallocation) -> Result<()> {
         let size = resize::checked_size(size_bytes, preallocation)?;
         let file = self.writable()?;
-        let mut footer = self.footer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut footer = self.footer.write().unwrap_or_else(PoisonError::into_inner);
         let old = self.size_bytes();
         let resized = footer.resized(size);
         let put = |footer: &Footer, at: u64| {
@@ -193,7 +201,8 @@ impl Resize for FixedImage {
             file.sync().map_err(Error::io("make writes durable", at))
         };
         let len = file.len_bytes().map_err(Error::io("read file length", 0))?;
-        let tail = len.saturating_sub(spec::FOOTER_BYTES);
+        // Old footers are a byte shorter: what is before them is the disk's.
+        let tail = len.saturating_sub(spec::FOOTER_BYTES).max(old);
         if size > old {
             // What is behind the disk becomes zeroes while the size is still the old one.
             put(&footer, size.max(tail))?;
