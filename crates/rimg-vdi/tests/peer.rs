@@ -132,3 +132,26 @@ fn qemu_io_goes_on_with_images_that_were_written_and_resized() {
         }
     }
 }
+
+/// It knows discarded blocks, and images of VirtualBox in general.
+#[test]
+fn seven_zip_reads_what_was_written() {
+    let Some(seven_zip) = Peer::require("7zz") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    for (nth, options) in OPTIONS.iter().enumerate() {
+        let path = folder.path().join(format!("{nth}.vdi"));
+        create(&path, 5 << 20, options);
+        let mut disk = vec![0; 5 << 20];
+        let image = open(&path);
+        for (at, len, byte) in [(0, 70_000, 1), ((2 << 20) - 512, 1024, 2), ((5 << 20) - 1, 1, 3)] {
+            disk[at..at + len].fill(byte);
+            let at = u64::try_from(at).unwrap();
+            image.writer().unwrap().write_at(&vec![byte; len], at).unwrap();
+        }
+        image.close().unwrap();
+        let args = ["e", "-so", "-tVDI", path.to_str().unwrap()];
+        let outcome = seven_zip.command(args).output().unwrap();
+        assert!(outcome.status.success(), "{options:?}: {outcome:?}");
+        assert!(outcome.stdout == disk, "{options:?}");
+    }
+}

@@ -134,3 +134,52 @@ fn qemu_io_goes_on_with_images_that_were_written_and_resized() {
         assert!(!out.contains("verification failed"), "{options:?}: {out}");
     }
 }
+
+/// It reads differencing images, which QEMU does not.
+#[test]
+fn seven_zip_reads_what_was_written() {
+    let Some(seven_zip) = Peer::require("7zz") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let extract = |name: &str| {
+        let path = folder.path().join(name);
+        let args = ["e", "-so", "-tVHD", path.to_str().unwrap()];
+        let outcome = seven_zip.command(args).output().unwrap();
+        assert!(outcome.status.success(), "{name}: {outcome:?}");
+        outcome.stdout
+    };
+    let dir = MemoryDir::new(DRIVERS);
+    let file = |name: &str| {
+        let path = folder.path().join(name);
+        let file = FileStorage::open(&path, FileOptions::create()).unwrap();
+        dir.put(name, Arc::new(file));
+    };
+    let mut disk = vec![0; 5 << 20];
+    let plain = RawOptions::new().with("force_size", "on");
+    let over = |name| RawOptions::new().with("backing_file", name).with("backing_fmt", FORMAT);
+    for (name, options) in [
+        ("small-blocks.vhd", plain.clone().with("block_size", "4096")),
+        ("fixed.vhd", plain.clone().with("subformat", "fixed")),
+        ("dynamic.vhd", plain),
+        ("child.vhd", over("dynamic.vhd")),
+        ("grandchild.vhd", over("child.vhd")),
+    ] {
+        file(name);
+        dir.create(name, FORMAT, 5 << 20, &options).unwrap();
+        let image = dir.open(name, FORMAT, true).unwrap();
+        if options.value("backing_file").is_none() {
+            disk.fill(0);
+        }
+        let writes: &[(usize, usize, u8)] = match name {
+            "child.vhd" => &[(100, 5000, 4)],
+            "grandchild.vhd" => &[((4 << 20) + 7, 60_000, 5)],
+            _ => &[(0, 70_000, 1), ((2 << 20) - 512, 1024, 2), ((5 << 20) - 1, 1, 3)],
+        };
+        for &(at, len, byte) in writes {
+            disk[at..at + len].fill(byte);
+            let at = u64::try_from(at).unwrap();
+            image.writer().unwrap().write_at(&vec![byte; len], at).unwrap();
+        }
+        image.close().unwrap();
+        assert!(extract(name) == disk, "{name}");
+    }
+}
