@@ -4,7 +4,8 @@
 mod common;
 
 use common::{DRIVERS, RAW, Sample, ZLIB, samples, zlib};
-use rimg_core::{BlockImage, Error, Result};
+use rimg_core::{BlockImage, Error, RawOptions, Result};
+use rimg_testkit::drill::survive;
 use rimg_testkit::legacy::{self, DmgChunk, DmgTables};
 use rimg_testkit::{MemoryDir, MemoryStorage, Rng};
 use std::sync::Arc;
@@ -130,21 +131,10 @@ fn streams_that_do_not_decode_are_errors_with_a_place() {
     assert!(image.read_at(&mut [0; 1], 9).is_err());
 }
 
-fn look_around(sample: &Sample, image: Vec<u8>) -> bool {
-    let Ok(opened) = open(sample.format, image) else { return false };
-    let size = opened.size_bytes();
-    let mut at = 0;
-    // A damaged size may be any.
-    for _ in 0..200 {
-        let Ok(extent) = opened.extent_at(at..size.max(at + 1)) else { break };
-        let mut buf = vec![0; usize::try_from(extent.len_bytes.min(100_000)).unwrap()];
-        let _ = opened.read_at(&mut buf, at);
-        at += extent.len_bytes;
-        if at >= size {
-            break;
-        }
-    }
-    true
+fn look_around(sample: &Sample, image: Vec<u8>, what: &str) -> bool {
+    let driver = DRIVERS.iter().find(|driver| driver.format().name == sample.format).unwrap();
+    let storage = MemoryStorage::from(image);
+    survive(&format!("{}: {what}", sample.name), *driver, &storage, RawOptions::NONE, false)
 }
 
 #[test]
@@ -159,7 +149,8 @@ fn any_byte_may_be_wrong() {
             let near = usize::try_from(near).unwrap();
             let at = if rng.one_in(2) { near } else { image.len() - 1 - near };
             image[at] = u8::try_from(rng.below(256)).unwrap();
-            opened += usize::from(look_around(&sample, image));
+            let what = format!("{:#04x} at {at:#x}", image[at]);
+            opened += usize::from(look_around(&sample, image, &what));
         }
         assert!(opened > 0, "{}", sample.name);
     }
@@ -176,7 +167,7 @@ fn files_may_end_anywhere() {
                 50..100 => len - 1 - (round - 50) * 11,
                 _ => usize::try_from(rng.below(u64::try_from(len).unwrap())).unwrap(),
             };
-            look_around(&sample, sample.image[..cut.min(len)].to_vec());
+            look_around(&sample, sample.image[..cut.min(len)].to_vec(), &format!("{cut} bytes"));
         }
     }
 }

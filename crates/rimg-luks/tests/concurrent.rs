@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{DRIVERS, create, open};
+use common::{DRIVERS, create, kinds, open};
 use rimg_testkit::MemoryDir;
 use std::thread;
 
@@ -43,5 +43,12 @@ fn writers_of_parts_of_a_sector_keep_each_others_bytes() {
             let value = round + u8::try_from(index % WRITERS).unwrap();
             assert!(all[*start..*end].iter().all(|&byte| byte == value), "{start}..{end}");
         }
+    }
+}
+
+#[test]
+fn threads_do_not_get_in_each_others_way() {
+    for kind in kinds() {
+        kind.concurrent(4, 4);
     }
 }

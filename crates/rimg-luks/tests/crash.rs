@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{DRIVERS, create, open, options};
+use common::{DRIVERS, create, kinds, open, options};
 use rimg_core::RawOptions;
 use rimg_testkit::{MemoryDir, MemoryStorage, RecordingStorage};
 use std::sync::Arc;
@@ -51,5 +51,12 @@ fn some_passphrase_always_opens_the_volume() {
         assert!(states > 10, "{states}");
         dir.put("disk", file);
         assert!(open(&dir, true).is_err(), "{changes:?}");
+    }
+}
+
+#[test]
+fn a_crash_loses_only_what_was_not_synced() {
+    for kind in kinds().into_iter().take(2) {
+        kind.crash(2, 10);
     }
 }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{DRIVERS, create, open};
+use common::{DRIVERS, create, kinds, open};
 use proptest::prelude::*;
 use rimg_core::{ExtentKind, Preallocation};
 use rimg_testkit::{MemoryDir, ModelDisk};
@@ -106,6 +106,13 @@ proptest! {
             let extent = image.extent_at(0..model.size_bytes()).unwrap();
             assert_eq!((extent.len_bytes, extent.kind), (model.size_bytes(), ExtentKind::Encrypted));
         }
+    }
+}
+
+#[test]
+fn an_image_is_the_disk_that_was_written() {
+    for kind in kinds() {
+        kind.model(2, 150);
     }
 }
 

@@ -3,6 +3,7 @@
 
 use rimg_core::{BlockImage, FormatDriver, RawOptions, Result};
 use rimg_testkit::MemoryDir;
+use rimg_testkit::drill::Drill;
 
 pub(crate) static DRIVERS: &[&dyn FormatDriver] = &[&rimg_luks::DRIVER];
 
@@ -26,4 +27,20 @@ pub(crate) fn create(dir: &MemoryDir, size: u64, line: &str) {
 
 pub(crate) fn open(dir: &MemoryDir, writable: bool) -> Result<Box<dyn BlockImage>> {
     dir.open_with("disk", "luks", writable, &options(""))
+}
+
+/// Kinds of volumes for the drills, all zeroes at first as these want them. A small header leaves
+/// more of the file to the disk.
+pub(crate) fn kinds() -> Vec<Drill> {
+    let small = Drill::new(DRIVERS, 300 << 10)
+        .opened_with(options(""))
+        .with("key-secret", "s")
+        .with("iter-time", "0")
+        .with("preallocation", "full")
+        .with("cipher-alg", "aes-128");
+    vec![
+        small.clone(),
+        small.clone().with("cipher-mode", "cbc").with("ivgen-alg", "essiv"),
+        small.with("cipher-alg", "twofish-128").with("cipher-mode", "ctr"),
+    ]
 }

@@ -133,8 +133,12 @@ pub fn apply(op: &Op, image: &dyn BlockImage, model: &mut ModelDisk, what: &str)
         }
         Op::Resize { size } => {
             let Some(resizer) = image.resizer() else { return };
+            let old = model.size_bytes();
             expect(resizer.resize(*size, Preallocation::Off));
             model.resize(*size);
+            if !resizer.grows_by_zeroes() && *size > old {
+                expect(writer.write_zeroes_at(old..*size));
+            }
         }
         Op::Flush => expect(writer.flush()),
         Op::Reopen => {}
