@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// To be raised whenever the data below change: figures of different data do not compare.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Virtual size of the file system's images.
 const DISK_BYTES: u64 = 8 << 30;
@@ -49,8 +49,8 @@ impl DataSet {
 }
 
 fn default_dir(set: Set) -> Result<PathBuf> {
-    // About eleven copies of the files in various shapes, a target and the pages touched for it.
-    let needed = set.files_bytes() * 14 + (1 << 30);
+    // About twelve copies of the files in various shapes, a target and the pages touched for it.
+    let needed = set.files_bytes() * 16 + (1 << 30);
     let candidates = [Some(PathBuf::from("/dev/shm")), std::env::var_os("TMPDIR").map(Into::into)];
     for dir in candidates.into_iter().flatten() {
         let made = dir.join(format!("rimg-bench-v{VERSION}-{}", set.name()));
@@ -140,7 +140,8 @@ impl Maker<'_> {
         )
     }
 
-    /// `random.raw`: nothing that could be made smaller, then a hole to the end.
+    /// `random.raw`: nothing that could be made smaller, then a hole to the end. `dense.raw`: the
+    /// same without the hole, and `dense.luks`, that encrypted, as all of such a disk is.
     fn incompressible(&self) -> Result {
         let mut file = File::create(self.folder.join("random.raw"))?;
         let mut random = Random(7);
@@ -151,7 +152,12 @@ impl Maker<'_> {
             }
             file.write_all(&block)?;
         }
-        Ok(file.set_len(DISK_BYTES)?)
+        fs::copy(self.folder.join("random.raw"), self.folder.join("dense.raw"))?;
+        file.set_len(DISK_BYTES)?;
+        self.qemu_img(
+            "convert --object secret,id=key,data=swordfish -f raw -O luks -o \
+             key-secret=key,iter-time=10 dense.raw dense.luks",
+        )
     }
 
     /// `scattered.qcow2`: 1 TiB with one cluster for each L2 table.

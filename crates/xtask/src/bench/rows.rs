@@ -27,9 +27,9 @@ pub(super) enum Verify {
     Target { source: &'static str, source_format: &'static str, format: &'static str },
     /// As [`Verify::Target`], and is at most 3 % larger than qemu-img's.
     CompressedTarget { source: &'static str, source_format: &'static str },
-    /// `out/target` is a qcow2 image under the data set's passphrase, and holds what the raw source
-    /// holds.
-    EncryptedTarget { source: &'static str },
+    /// `out/target` is an image under the data set's passphrase, opened with these options, and
+    /// holds what the raw source holds.
+    EncryptedTarget { source: &'static str, options: &'static str },
     /// `out/target` passes `qemu-img check`.
     Check,
     /// Both print the same.
@@ -306,7 +306,31 @@ pub(super) const ROWS: &[Row] = &[
                encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10 plain.raw out/target",
         goal: 2.0,
         best_goal: 2.0,
-        verify: Verify::EncryptedTarget { source: "plain.raw" },
+        verify: Verify::EncryptedTarget {
+            source: "plain.raw",
+            options: "driver=qcow2,encrypt.key-secret=key",
+        },
+        ..CONVERT
+    },
+    Row {
+        name: "luks → raw",
+        args: "convert --object secret,id=key,data=swordfish --image-opts -O raw \
+               driver=luks,key-secret=key,file.filename=dense.luks out/target",
+        goal: 3.0,
+        best_goal: 1.0,
+        verify: Verify::Target { source: "dense.raw", source_format: "raw", format: "raw" },
+        ..CONVERT
+    },
+    Row {
+        name: "raw → luks",
+        args: "convert --object secret,id=key,data=swordfish -f raw -O luks -o \
+               key-secret=key,iter-time=10 dense.raw out/target",
+        goal: 5.0,
+        best_goal: 1.0,
+        verify: Verify::EncryptedTarget {
+            source: "dense.raw",
+            options: "driver=luks,key-secret=key",
+        },
         ..CONVERT
     },
     Row { name: "info of a small image", args: "info small.qcow2", ..SMALL },

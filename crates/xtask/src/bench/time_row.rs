@@ -165,14 +165,14 @@ impl Bench<'_> {
                 }
                 Ok(())
             }
-            Verify::EncryptedTarget { source } => self.qemu_img(&[
+            Verify::EncryptedTarget { source, options } => self.qemu_img(&[
                 "compare",
                 "-q",
                 "--object",
                 "secret,id=key,data=swordfish",
                 "--image-opts",
                 &format!("driver=raw,file.filename={source}"),
-                &format!("driver=qcow2,encrypt.key-secret=key,file.filename={TARGET}"),
+                &format!("{options},file.filename={TARGET}"),
             ]),
             Verify::Check => self.qemu_img(&["check", "-q", "-f", "qcow2", TARGET]),
             Verify::Output if rimg.printed != qemu.printed => {
