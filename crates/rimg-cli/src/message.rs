@@ -75,7 +75,6 @@ pub(crate) fn describe(error: &Error) -> String {
             "qed" => "Image not in QED format".to_owned(),
             _ => format!("Image is not in {format} format"),
         },
-        Error::WrongFormat { format } => format!("Image is not in {format} format"),
         Error::InvalidOption { reason, .. } => reason.clone(),
         Error::Denied(reason) => reason.clone(),
         Error::Unsupported { format, feature } if feature.starts_with("version ") => {

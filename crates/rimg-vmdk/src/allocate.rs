@@ -98,7 +98,7 @@ impl GrainMap {
         }
         check_place(end)?;
         self.room.directory.insert(number);
-        self.metadata.add([start..end]);
+        self.metadata.add(core::iter::once(start..end));
         self.advance(end);
         self.cache.insert(number, vec![0; num::to_usize(self.table_bytes())?]);
         self.cache.change(number, |_| {});
@@ -162,7 +162,7 @@ impl GrainMap {
         header.raw.gd_offset = place / SECTOR_BYTES;
         self.header = Some(header);
         self.room.directory.extend(0..tables);
-        self.metadata.add([start..end]);
+        self.metadata.add(core::iter::once(start..end));
         self.advance(end);
         Ok(())
     }

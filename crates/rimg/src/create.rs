@@ -186,7 +186,6 @@ impl Creator {
         let size_bytes = size_bytes
             .or(backing.as_ref().map(|backing| backing.virtual_size_bytes))
             .ok_or_else(|| invalid("size", "Image creation needs a size parameter".to_owned()))?;
-        let backing = backing.or_else(|| self.look_at_backing(path, format.name, &options));
         Ok(Plan { driver, size_bytes, options, backing, cache: self.cache })
     }
 
@@ -248,20 +247,6 @@ impl Creator {
         opener = opener.inspect_only(true);
         let image = opener.open(below).map_err(|error| dependency(error.source))?;
         image.info().map(Some)
-    }
-
-    /// What the image below says of itself, if it is of the same format and can be opened: some
-    /// formats note which version of it they were made over. Who needs it and has it not says so.
-    fn look_at_backing(
-        &self,
-        path: &Path,
-        own_format: &str,
-        options: &RawOptions,
-    ) -> Option<ImageInfo> {
-        let format = options.value(BACKING_FORMAT).filter(|format| *format == own_format)?;
-        let below = resolve_name(Some(path), options.value(BACKING_FILE)?).ok()?;
-        let opener = Opener::new().formats(self.formats).limits(self.limits).format(format);
-        opener.backing(false).inspect_only(true).open(below).ok()?.info().ok()
     }
 
     /// The format that the file looks like, to help the user.

@@ -79,6 +79,13 @@ macro_rules! vhd_footers {
 
 const fn vmdk(
     file: &'static str,
+    about: &'static str,
+    commands: &'static [&'static str],
+    expect: Expect,
+) -> Recipe {
+    Recipe { file, format: "vmdk", about, commands, expect }
+}
+
 const fn other(
     file: &'static str,
     format: &'static str,
@@ -86,7 +93,6 @@ const fn other(
     commands: &'static [&'static str],
     expect: Expect,
 ) -> Recipe {
-    Recipe { file, format: "vmdk", about, commands, expect }
     Recipe { file, format, about, commands, expect }
 }
 
