@@ -73,10 +73,12 @@ impl<M: BlockMap> Blocks<M> {
             ExtentKind::Encoded { at: place, len_bytes, codec } => {
                 let block = self.range_of(at / self.block_bytes, self.size_bytes());
                 let encoded = Encoded { place, len_bytes, codec };
-                if at == block.start && num::to_u64(buf.len()) == self.block_bytes {
+                // Some encode of the last block only what the disk has of it.
+                let there = num::to_usize(block.end.saturating_sub(block.start))?;
+                if at == block.start && buf.len() == there {
                     return self.decode(&encoded, buf);
                 }
-                let mut whole = vec![0; num::to_usize(self.block_bytes)?];
+                let mut whole = vec![0; there];
                 self.decode(&encoded, &mut whole)?;
                 let skip = num::to_usize(at.saturating_sub(block.start))?;
                 let piece = whole.get(skip..).and_then(|rest| rest.get(..buf.len()));
