@@ -72,7 +72,8 @@ pub fn rebase(
     cancel: &AtomicBool,
 ) -> Result<RebaseSummary, ConvertError> {
     let writer = overlay.writer().ok_or(ConvertError::ReadOnly)?;
-    let names = overlay.overlay().ok_or(ConvertError::NoOverlay)?;
+    let names = overlay.overlay().filter(|names| names.can_change_backing());
+    let names = names.ok_or(ConvertError::NoOverlay)?;
     let target_error = |source| ConvertError::Target { doing: "encoding for", source };
     let coding = if options.compress {
         let compressor = overlay.compressor().ok_or(ConvertError::NoCompression)?;

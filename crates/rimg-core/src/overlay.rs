@@ -12,6 +12,12 @@ pub trait Overlay: Send + Sync {
     /// image's features forbid a backing file; otherwise what the storage says.
     fn change_backing(&self, name: Option<&str>, format: Option<&str>) -> Result<()>;
 
+    /// Whether the names can be changed at all: some formats note more of what lies below than
+    /// its name.
+    fn can_change_backing(&self) -> bool {
+        true
+    }
+
     /// Drops all data of this layer, so that everything comes from below again; what `commit`
     /// does to an image whose contents went into the one below.
     ///

@@ -14,7 +14,7 @@ impl Check for VmdkImage {
     /// QEMU leaves such behind.
     fn check(&self, repair: Repair, found: &mut dyn FnMut(&Finding)) -> Result<CheckSummary> {
         let mut summary = CheckSummary::default();
-        let mut budget = rimg_core::Limits::default().metadata_budget();
+        let mut budget = self.limits.metadata_budget();
         for part in &self.parts {
             let (blocks, can_repair) = match &part.body {
                 Body::Grains(blocks) => (&**blocks, blocks.is_writable()),

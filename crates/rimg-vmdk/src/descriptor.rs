@@ -105,6 +105,11 @@ impl Descriptor {
         self.set("CID", &format!("{cid:08x}"));
     }
 
+    pub(crate) fn set_parent_cid(&mut self, cid: u32) {
+        self.parent_cid = cid;
+        self.set("parentCID", &format!("{cid:08x}"));
+    }
+
     /// Notes that an extent has another size.
     pub(crate) fn set_extent_sectors(&mut self, index: usize, sectors: u64) {
         let Some(extent) = self.extents.get_mut(index) else { return };

@@ -276,6 +276,7 @@ fn assemble(
         descriptor: Mutex::new(state),
         parent,
         access,
+        limits: how.limits,
         was_blank,
     })
 }

@@ -9,7 +9,7 @@ use core::ops::Range;
 use rimg_blocks::Blocks;
 use rimg_core::{
     BlockImage, Check, CompressedWrite, Error, Extent, ExtentKind, FileOffset, HostOffset,
-    ImageInfo, ImageWrite, Resize, Result, Storage,
+    ImageInfo, ImageWrite, Limits, Overlay, Resize, Result, Storage,
 };
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +25,7 @@ pub(crate) struct VmdkImage {
     pub(crate) descriptor: Mutex<DescriptorState>,
     pub(crate) parent: Arc<Parent>,
     pub(crate) access: Access,
+    pub(crate) limits: Limits,
     /// Nothing was mapped when the image was opened, and nothing lies below it.
     pub(crate) was_blank: bool,
 }
@@ -205,6 +206,10 @@ impl BlockImage for VmdkImage {
     }
 
     fn resizer(&self) -> Option<&dyn Resize> {
+        (self.access == Access::Write).then_some(self)
+    }
+
+    fn overlay(&self) -> Option<&dyn Overlay> {
         (self.access == Access::Write).then_some(self)
     }
 

@@ -1,8 +1,9 @@
 //! What lies below: the parent, and whether it is still the one that the image was made over.
 
 use crate::error::CorruptKind;
+use crate::image::{Body, VmdkImage, unsupported};
 use core::ops::Range;
-use rimg_core::{BlockImage, Error, Extent, ImageInfo, InfoValue, Result, Storage};
+use rimg_core::{BlockImage, Error, Extent, ImageInfo, InfoValue, Overlay, Result, Storage};
 use std::sync::Arc;
 
 /// What lies below.
@@ -49,6 +50,41 @@ impl Parent {
             None if self.left_out => u64::MAX,
             None => 0,
         }
+    }
+}
+
+impl Overlay for VmdkImage {
+    /// Would need the new parent's content ID, which a name does not tell.
+    fn change_backing(&self, _name: Option<&str>, _format: Option<&str>) -> Result<()> {
+        Err(unsupported("another parent"))
+    }
+
+    fn can_change_backing(&self) -> bool {
+        false
+    }
+
+    /// Notes the parent's content ID anew: what went into the parent has changed that.
+    fn make_empty(&self) -> Result<()> {
+        if self.parts.iter().any(|part| !part.writable || !matches!(part.body, Body::Grains(_))) {
+            return Err(unsupported("emptying images without plain grains"));
+        }
+        self.note_change(0, &[])?;
+        let parent = self.parent.image.as_ref();
+        let parent_cid = parent.map(|image| image.info()).transpose()?;
+        let parent_cid = parent_cid.as_ref().and_then(content_id);
+        for part in &self.parts {
+            if let Body::Grains(blocks) = &part.body {
+                blocks.make_empty()?;
+            }
+        }
+        let mut state = self.descriptor();
+        if let (Some(old), Some(cid)) = (&state.descriptor, parent_cid) {
+            let mut new = old.clone();
+            new.set_parent_cid(cid);
+            self.store_descriptor(&state.place, old, &new)?;
+            state.descriptor = Some(new);
+        }
+        Ok(())
     }
 }
 

@@ -45,7 +45,7 @@ fn no_wrong_byte_of_a_cowd_extent_does_harm() {
     let file = cowd(5000, 1, &grains);
     let mut rng = Rng::new(1);
     let mut opened = 0;
-    for _ in 0..20_000 {
+    for _ in 0..5_000 {
         // Header, directory, and the beginnings of both tables.
         let at = match rng.below(4) {
             0 | 1 => rng.below(64),
@@ -58,5 +58,5 @@ fn no_wrong_byte_of_a_cowd_extent_does_harm() {
         let what = format!("{byte:#04x} at {at:#x}");
         opened += u64::from(survive(&what, DRIVERS[0], &storage, RawOptions::NONE, true));
     }
-    assert!(opened > 1000, "{opened} of 20000 images opened");
+    assert!(opened > 500, "{opened} of 5000 images opened");
 }

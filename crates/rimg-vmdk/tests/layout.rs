@@ -1,5 +1,6 @@
 //! The bytes of images: streams read from front to back, extents that were built by hand, and what
 //! a change leaves alone.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod common;
 
@@ -207,6 +208,28 @@ fn a_parent_that_changed_is_not_read() {
     writer.write_at(&[1; GRAIN], 0).unwrap();
     image.read_at(&mut buf, 0).unwrap();
     assert_eq!(buf, [1; 512]);
+}
+
+#[test]
+fn an_emptied_overlay_knows_its_parent_as_it_is() {
+    let dir = dir();
+    dir.create("base", "vmdk", 1 << 20, RawOptions::NONE).unwrap();
+    let options = RawOptions::new().with("backing_file", "base").with("backing_fmt", "vmdk");
+    dir.create("disk", "vmdk", 1 << 20, &options).unwrap();
+    let image = dir.open("disk", "vmdk", true).unwrap();
+    image.writer().unwrap().write_at(&[1; 512], 0).unwrap();
+    // As a commit does; the parent that the overlay has open is another object.
+    let base = dir.open("base", "vmdk", true).unwrap();
+    base.writer().unwrap().write_at(&[2; 512], 0).unwrap();
+    base.close().unwrap();
+    image.close().unwrap();
+    let image = dir.open("disk", "vmdk", true).unwrap();
+    image.overlay().unwrap().make_empty().unwrap();
+    image.close().unwrap();
+    let image = dir.open("disk", "vmdk", false).unwrap();
+    let mut buf = [0; 512];
+    image.read_at(&mut buf, 0).unwrap();
+    assert_eq!(buf, [2; 512]);
 }
 
 #[test]

@@ -184,7 +184,8 @@ fn rebase_image(args: &mut Args, filename: &OsString, watch: &Watch<'_>) -> Resu
 fn change_names(args: &Args, overlay: &Opened) -> Result<(), Stop> {
     let shown = args.backing.as_deref().unwrap_or("(null)");
     let failed = |reason: &str| unchanged(shown, reason);
-    let names = overlay.disk().overlay().ok_or_else(|| failed("Operation not supported"))?;
+    let names = overlay.disk().overlay().filter(|names| names.can_change_backing());
+    let names = names.ok_or_else(|| failed("Operation not supported"))?;
     let name = args.backing.as_deref().filter(|name| !name.is_empty());
     let format = args.backing_format.as_deref();
     if name.is_some() && format.is_none() {
@@ -200,7 +201,7 @@ fn copy(args: &Args, overlay: &Opened, how: &How, watch: &Watch<'_>) -> Result<(
         None | Some("") => None,
         Some(name) => Some((name, open_backing(overlay, name, how)?)),
     };
-    if overlay.disk().overlay().is_none() {
+    if overlay.disk().overlay().is_none_or(|names| !names.can_change_backing()) {
         return Err(unchanged(shown, "Operation not supported"));
     }
     let onto = match (&opened, args.backing_format.as_deref()) {

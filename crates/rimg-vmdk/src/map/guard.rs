@@ -59,9 +59,9 @@ mod tests {
         let mut metadata = Metadata::default();
         metadata.add([10..20, 0..5, 20..30, 25..28]);
         assert_eq!(metadata.0, [0..5, 10..30]);
-        metadata.add([4..11]);
+        metadata.add(std::iter::once(4..11));
         assert_eq!(metadata.0, [0..30; 1]);
-        metadata.add([40..50]);
+        metadata.add(std::iter::once(40..50));
         for (range, expected) in [(30..40, false), (29..31, true), (39..41, true), (50..60, false)]
         {
             assert_eq!(metadata.overlaps(&range), expected, "{range:?}");

@@ -125,6 +125,8 @@ fn copy(
     mut options: ConvertOptions,
     watch: &Watch<'_>,
 ) -> Result<(), Trouble> {
+    // Of VMDKs some kinds compress; for the others qemu-img passes over the wish.
+    options.compress &= target.format() != "vmdk" || target.disk().compressor().is_some();
     if let Some(below) = target.disk().backing() {
         if args.target_is_zero {
             let message =
