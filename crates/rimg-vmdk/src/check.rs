@@ -86,7 +86,8 @@ impl Pass<'_> {
                 return Ok(());
             }
         }
-        if !map.load(number)? {
+        // A hole has no entries; whether its copy has matters to repairs alone.
+        if (!self.repairs && map.is_empty_table(number)?) || !map.load(number)? {
             return Ok(());
         }
         if self.repairs && map.differs_from_copy(number)? {

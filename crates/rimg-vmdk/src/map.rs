@@ -260,7 +260,7 @@ impl GrainMap {
     }
 
     /// Whether nothing of a table is allocated, as far as that can be told without reading it.
-    fn is_empty_table(&mut self, number: u64) -> Result<bool> {
+    pub(crate) fn is_empty_table(&mut self, number: u64) -> Result<bool> {
         if self.cache.get(number).is_some() {
             return Ok(false);
         }

@@ -4,7 +4,7 @@
 use super::GrainMap;
 use crate::spec::SECTOR_BYTES;
 use core::ops::Range;
-use rimg_core::{MetadataBudget, Result, num};
+use rimg_core::{MetadataBudget, Result};
 
 /// The parts of an extent's file that hold metadata: sorted, and none touches the next.
 #[derive(Debug, Default)]
@@ -35,16 +35,23 @@ impl GrainMap {
     /// Notes where header, descriptor, directories and tables lie.
     pub(super) fn guard_metadata(&mut self, budget: &mut MetadataBudget) -> Result<()> {
         let Some(header) = self.header else { return Ok(()) };
-        let tables = self.directory.len().saturating_add(self.redundant.len());
-        budget.reserve("places of tables", num::to_u64(tables).saturating_mul(16))?;
         let directory = self.geometry.tables().saturating_mul(4);
         let of = |at: u64, len: u64| at..at.saturating_add(len);
         let directories = [header.gd, header.rgd].into_iter().flatten();
         let mut ranges: Vec<_> = directories.map(|at| of(at, directory)).collect();
         ranges.push(0..SECTOR_BYTES);
         ranges.extend(header.descriptor());
-        let places = self.directory.iter().chain(&self.redundant).flatten();
-        ranges.extend(places.map(|at| of(*at, self.table_bytes())));
+        let table = self.table_bytes();
+        for place in self.directory.iter().chain(&self.redundant).flatten() {
+            // Mostly tables follow each other, and there may be millions.
+            match ranges.last_mut() {
+                Some(last) if last.end == *place => last.end = place.saturating_add(table),
+                _ => {
+                    budget.reserve("places of tables", 16)?;
+                    ranges.push(of(*place, table));
+                }
+            }
+        }
         self.metadata.add(ranges);
         Ok(())
     }
