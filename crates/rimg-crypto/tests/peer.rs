@@ -41,20 +41,17 @@ fn volumes() -> Vec<(&'static str, NewVolume)> {
         ("cipher-mode=ctr,hash-alg=md5", volume("ctr-plain64", 32, Hash::Md5)),
         ("ivgen-alg=essiv,hash-alg=sm3", volume("xts-essiv:sha256", 64, Hash::Sm3)),
         ("cipher-alg=serpent-256", other("serpent", "xts-plain64", 64)),
-        ("cipher-alg=serpent-192", other("serpent", "xts-plain64", 48)),
         ("cipher-alg=serpent-128,cipher-mode=ctr", other("serpent", "ctr-plain64", 16)),
         (
             "cipher-alg=serpent-256,cipher-mode=cbc,ivgen-alg=essiv,ivgen-hash-alg=sm3",
             other("serpent", "cbc-essiv:sm3", 32),
         ),
         ("cipher-alg=twofish-256", other("twofish", "xts-plain64", 64)),
-        ("cipher-alg=twofish-192", other("twofish", "xts-plain64", 48)),
         (
             "cipher-alg=twofish-128,cipher-mode=cbc,ivgen-alg=essiv,ivgen-hash-alg=md5",
             other("twofish", "cbc-essiv:md5", 16),
         ),
         ("cipher-alg=cast5-128,cipher-mode=cbc", other("cast5", "cbc-plain64", 16)),
-        ("cipher-alg=cast5-128,cipher-mode=ecb", other("cast5", "ecb-plain64", 16)),
         ("cipher-alg=cast5-128,cipher-mode=ctr", other("cast5", "ctr-plain64", 16)),
         (
             "cipher-alg=cast5-128,cipher-mode=cbc,ivgen-alg=essiv,ivgen-hash-alg=md5",

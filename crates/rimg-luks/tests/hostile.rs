@@ -122,7 +122,7 @@ fn any_byte_of_the_header_may_be_wrong() {
     let whole = volume();
     let mut rng = Rng::new(4);
     let (mut opened, mut refused) = (0, 0);
-    for round in 0..3000_usize {
+    for round in 0..1200_usize {
         let mut bytes = whole.clone();
         let at = round % 592;
         let bit = 1 << (rng.below(8));
@@ -140,7 +140,7 @@ fn any_byte_of_the_header_may_be_wrong() {
             Err(_) => refused += 1,
         }
     }
-    assert!(opened > 100 && refused > 100, "{opened} {refused}");
+    assert!(opened > 50 && refused > 50, "{opened} {refused}");
 }
 
 #[test]
