@@ -27,8 +27,12 @@ impl<M: BlockMap> Blocks<M> {
             }
             self.begin(&mut state)?;
             let host = place(&mut state.map)?;
-            // Nobody makes the file shorter than what is about to be written.
-            state.len_bytes = state.len_bytes.max(host.saturating_add(num::to_u64(bytes.len())));
+            // So that nobody makes the file shorter than what is about to be written.
+            let end = host.saturating_add(num::to_u64(bytes.len()));
+            if state.len_bytes < end {
+                writer.set_len_bytes(end).map_err(Error::io("make the file longer", end))?;
+                state.len_bytes = end;
+            }
             (state.claims.add(blocks, Kind::Exclusive), host)
         };
         let written = writer.write_all_at(bytes, host).map_err(Error::io("write data", host));

@@ -49,8 +49,8 @@ impl DataSet {
 }
 
 fn default_dir(set: Set) -> Result<PathBuf> {
-    // About twelve copies of the files in various shapes, a target and the pages touched for it.
-    let needed = set.files_bytes() * 16 + (1 << 30);
+    // About eighteen copies of the files in various shapes, a target and the pages touched for it.
+    let needed = set.files_bytes() * 22 + (1 << 30);
     let candidates = [Some(PathBuf::from("/dev/shm")), std::env::var_os("TMPDIR").map(Into::into)];
     for dir in candidates.into_iter().flatten() {
         let made = dir.join(format!("rimg-bench-v{VERSION}-{}", set.name()));
@@ -76,6 +76,7 @@ impl Maker<'_> {
         self.qemu_img("convert -f raw -O qcow2 plain.raw plain.qcow2")?;
         self.qemu_img("convert -c -f raw -O qcow2 plain.raw zlib.qcow2")?;
         self.qemu_img("convert -c -f raw -O qcow2 -o compression_type=zstd plain.raw zstd.qcow2")?;
+        self.other_formats()?;
         self.fragmented()?;
         self.chain()?;
         self.encrypted()?;
@@ -93,6 +94,14 @@ impl Maker<'_> {
         mke2fs.arg(self.folder.join("plain.raw")).arg(format!("{}k", DISK_BYTES >> 10));
         run::output(&mut mke2fs)?;
         Ok(fs::remove_dir_all(tree)?)
+    }
+
+    /// `plain.raw` in the other formats, and `stream.vmdk`, compressed.
+    fn other_formats(&self) -> Result {
+        for format in ["vmdk", "vhdx", "vdi", "vpc", "qed"] {
+            self.qemu_img(&format!("convert -f raw -O {format} plain.raw plain.{format}"))?;
+        }
+        self.qemu_img("convert -f raw -O vmdk -o subformat=streamOptimized plain.raw stream.vmdk")
     }
 
     /// `fragmented.qcow2`: 64 KiB and 4 KiB writes all over the disk, snapshots between them.

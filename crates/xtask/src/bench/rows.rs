@@ -71,6 +71,11 @@ const fn to_raw(source: &'static str) -> Verify {
     Verify::Target { source, source_format: "qcow2", format: "raw" }
 }
 
+/// The raw image's contents, in another format.
+const fn of_plain(format: &'static str) -> Verify {
+    Verify::Target { source: "plain.raw", source_format: "raw", format }
+}
+
 const fn compressed(source: &'static str) -> Verify {
     Verify::CompressedTarget { source, source_format: "raw" }
 }
@@ -331,6 +336,91 @@ pub(super) const ROWS: &[Row] = &[
             source: "dense.raw",
             options: "driver=luks,key-secret=key",
         },
+        ..CONVERT
+    },
+    Row {
+        name: "vmdk → raw",
+        args: "convert -f vmdk -O raw plain.vmdk out/target",
+        goal: 2.5,
+        verify: of_plain("raw"),
+        ..CONVERT
+    },
+    Row {
+        name: "raw → vmdk",
+        args: "convert -f raw -O vmdk plain.raw out/target",
+        goal: 5.0,
+        verify: of_plain("vmdk"),
+        ..CONVERT
+    },
+    Row {
+        name: "streamOptimized vmdk → raw",
+        args: "convert -f vmdk -O raw stream.vmdk out/target",
+        goal: 3.5,
+        verify: of_plain("raw"),
+        ..CONVERT
+    },
+    Row {
+        name: "raw → streamOptimized vmdk",
+        args: "convert -f raw -O vmdk -o subformat=streamOptimized plain.raw out/target",
+        goal: 7.0,
+        best_flags: None,
+        verify: of_plain("vmdk"),
+        ..CONVERT
+    },
+    Row {
+        name: "vhdx → raw",
+        args: "convert -f vhdx -O raw plain.vhdx out/target",
+        goal: 3.0,
+        verify: of_plain("raw"),
+        ..CONVERT
+    },
+    Row {
+        name: "raw → vhdx",
+        args: "convert -f raw -O vhdx plain.raw out/target",
+        goal: 1.5,
+        verify: of_plain("vhdx"),
+        ..CONVERT
+    },
+    Row {
+        name: "vdi → raw",
+        args: "convert -f vdi -O raw plain.vdi out/target",
+        goal: 1.3,
+        verify: of_plain("raw"),
+        ..CONVERT
+    },
+    Row {
+        name: "raw → vdi",
+        args: "convert -f raw -O vdi plain.raw out/target",
+        goal: 1.5,
+        verify: of_plain("vdi"),
+        ..CONVERT
+    },
+    Row {
+        name: "vhd → raw",
+        args: "convert -f vpc -O raw plain.vpc out/target",
+        goal: 1.3,
+        verify: of_plain("raw"),
+        ..CONVERT
+    },
+    Row {
+        name: "raw → vhd",
+        args: "convert -f raw -O vpc plain.raw out/target",
+        goal: 1.5,
+        verify: of_plain("vpc"),
+        ..CONVERT
+    },
+    Row {
+        name: "qed → raw",
+        args: "convert -f qed -O raw plain.qed out/target",
+        goal: 1.3,
+        verify: of_plain("raw"),
+        ..CONVERT
+    },
+    Row {
+        name: "raw → qed",
+        args: "convert -f raw -O qed plain.raw out/target",
+        goal: 1.5,
+        verify: of_plain("qed"),
         ..CONVERT
     },
     Row { name: "info of a small image", args: "info small.qcow2", ..SMALL },
