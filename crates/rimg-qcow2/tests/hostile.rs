@@ -4,21 +4,14 @@
 
 use rimg_core::{
     BlockImage, Dependency, DependencyGate, Error, FormatDriver, Limits, NewSnapshot, OpenOptions,
-    Preallocation, RawOptions, Repair, Result, SnapshotSelector, Storage, StorageWrite as _,
+    RawOptions, Result, Storage, StorageWrite as _,
 };
 use rimg_qcow2::DRIVER;
 use rimg_storage::MemoryStorage;
-use rimg_testkit::{MemoryDir, Rng, bounds, golden};
+use rimg_testkit::{MemoryDir, Rng, bounds, drill, golden};
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
-
-/// What is read of a disk at most, in bytes: a wrong size must not make a test endless.
-const MOST_READ: u64 = 512 << 10;
-const MEMORY_BYTES: u64 = 256 << 20;
-const TIME: Duration = Duration::from_secs(1);
 
 /// Images with every kind of metadata, none longer than a few hundred KiB.
 const IMAGES: &[&str] = &[
@@ -38,7 +31,7 @@ const CORRUPTIONS: u64 = 100_000;
 
 #[test]
 fn any_wrong_byte_is_survived() {
-    bounds::under_memory_limit(MEMORY_BYTES, || {
+    bounds::under_memory_limit(drill::MEMORY_BYTES, || {
         let each = CORRUPTIONS.div_ceil(u64::try_from(IMAGES.len()).unwrap());
         let opened: u64 = thread::scope(|scope| {
             let start = |name: &'static &str| scope.spawn(move || corrupt(name, each));
@@ -62,15 +55,15 @@ fn corrupt(name: &str, count: u64) -> u64 {
         let patched = image.storage.clone();
         patched.write_all_at(&[byte], at).unwrap();
         // Everything else is done every time; writing only sometimes, as it takes longest.
-        let uses = if turn % 4 == 0 { Uses::All } else { Uses::Reading };
-        opened += u64::from(use_it(&format!("{name}: {byte:#04x} at {at:#x}"), &patched, uses));
+        let what = format!("{name}: {byte:#04x} at {at:#x}");
+        opened += u64::from(use_it(&what, &patched, turn % 4 == 0));
     }
     opened
 }
 
 #[test]
 fn any_missing_end_is_survived() {
-    bounds::under_memory_limit(MEMORY_BYTES, || {
+    bounds::under_memory_limit(drill::MEMORY_BYTES, || {
         for name in IMAGES {
             let image = Sample::load(name);
             let mut lengths: Vec<u64> = (0..=768).collect();
@@ -82,7 +75,7 @@ fn any_missing_end_is_survived() {
             for len in lengths.into_iter().filter(|len| *len < image.len) {
                 let shortened = image.storage.clone();
                 shortened.set_len_bytes(len).unwrap();
-                use_it(&format!("{name}: {len:#x} bytes"), &shortened, Uses::All);
+                use_it(&format!("{name}: {len:#x} bytes"), &shortened, true);
             }
         }
     });
@@ -90,7 +83,7 @@ fn any_missing_end_is_survived() {
 
 #[test]
 fn any_extreme_field_is_survived() {
-    bounds::under_memory_limit(MEMORY_BYTES, || {
+    bounds::under_memory_limit(drill::MEMORY_BYTES, || {
         for name in IMAGES {
             let image = Sample::load(name);
             for range in &image.metadata {
@@ -100,7 +93,7 @@ fn any_extreme_field_is_survived() {
                     for word in EXTREMES {
                         let patched = image.storage.clone();
                         patched.write_all_at(&word.to_be_bytes(), at).unwrap();
-                        use_it(&format!("{name}: {word:#x} at {at:#x}"), &patched, Uses::All);
+                        use_it(&format!("{name}: {word:#x} at {at:#x}"), &patched, true);
                     }
                 }
             }
@@ -255,162 +248,9 @@ impl Sample {
     }
 }
 
-/// What is done with an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Uses {
-    /// Opening, describing, reading, checking, going into snapshots.
-    Reading,
-    /// The same, and opening it to look at its metadata only, and writing.
-    All,
-}
-
-/// Does with an image what can be done; whether it opened.
-fn use_it(what: &str, storage: &MemoryStorage, uses: Uses) -> bool {
-    let run = || catch_unwind(AssertUnwindSafe(|| use_all(storage, uses)));
-    let start = Instant::now();
-    let opened = run().unwrap_or_else(|_| panic!("{what}: panic"));
-    if start.elapsed() > TIME {
-        // Once more: other programs may have had the processor.
-        let again = Instant::now();
-        let _ = run();
-        assert!(again.elapsed() <= TIME, "{what}: {:?}", again.elapsed());
-    }
-    opened
-}
-
-fn use_all(storage: &MemoryStorage, uses: Uses) -> bool {
-    if uses == Uses::All
-        && let Some(image) = not_misused(open_as(storage, false, true))
-    {
-        not_misused(image.info());
-        check(image.as_ref(), Repair::Nothing);
-        // Each on a copy of its own: what comes next wants the damage.
-        for repair in [Repair::Leaks, Repair::All] {
-            let image = open_as(storage, true, true).unwrap();
-            check(image.as_ref(), repair);
-            not_misused(image.close());
-        }
-    }
-    let Some(image) = not_misused(open(storage, false)) else { return false };
-    not_misused(image.info());
-    read(image.as_ref());
-    check(image.as_ref(), Repair::Nothing);
-    if let Some(snapshots) = image.snapshots()
-        && let Some(list) = not_misused(snapshots.list())
-    {
-        for snapshot in list.iter().take(4) {
-            let wanted = SnapshotSelector::IdOrName(&snapshot.id);
-            if let Some(Some(disk)) = not_misused(snapshots.open(&wanted)) {
-                read(disk.as_ref());
-            }
-        }
-    }
-    if uses == Uses::All
-        && let Some(image) = not_misused(open(storage, true))
-        && let Some(writer) = image.writer()
-    {
-        let last = image.size_bytes().saturating_sub(1).min(MOST_READ);
-        if last < image.size_bytes() {
-            not_misused(writer.write_at(&[1], last));
-        }
-        not_misused(writer.discard_at(0..last.min(4096)));
-        if image.size_bytes() >= 700 {
-            not_misused(writer.write_at(&[2; 700], 0));
-        }
-        not_misused(writer.flush());
-        edit_bitmaps(image.as_ref());
-        edit_snapshots(image.as_ref());
-        resize(image.as_ref());
-        amend(image.as_ref());
-        not_misused(image.close());
-    }
-    true
-}
-
-fn edit_snapshots(image: &dyn BlockImage) {
-    let Some(snapshots) = image.snapshots() else { return };
-    let (Some(list), Some(editor)) = (not_misused(snapshots.list()), snapshots.editor()) else {
-        return;
-    };
-    not_misused(editor.create(&NewSnapshot { name: "new", ..NewSnapshot::default() }));
-    for snapshot in list.iter().take(2) {
-        let wanted = SnapshotSelector::IdOrName(&snapshot.id);
-        not_misused(editor.apply(&wanted));
-        not_misused(editor.delete(&wanted));
-    }
-}
-
-fn resize(image: &dyn BlockImage) {
-    let Some(resizer) = image.resizer() else { return };
-    let half = image.size_bytes() / 1024 * 512;
-    not_misused(resizer.resize(half, Preallocation::Off));
-    not_misused(resizer.resize(half.saturating_add(1 << 20), Preallocation::Off));
-}
-
-fn amend(image: &dyn BlockImage) {
-    let Some(amender) = image.amender() else { return };
-    let options = RawOptions::new().with("refcount_bits", "64");
-    not_misused(amender.amend(&options, false, &mut |_, _| {}));
-}
-
-fn edit_bitmaps(image: &dyn BlockImage) {
-    let Some(bitmaps) = image.bitmaps() else { return };
-    let Some(list) = not_misused(bitmaps.list()) else { return };
-    let size = image.size_bytes();
-    for bitmap in list.iter().take(4) {
-        let mut at = 0;
-        for _ in 0..100 {
-            let Ok(Some(run)) = bitmaps.dirty_run(&bitmap.name, at..size) else { break };
-            assert!(at <= run.start && run.start < run.end && run.end <= size, "{run:?}");
-            at = run.end;
-        }
-        if let Some(editor) = bitmaps.editor() {
-            not_misused(editor.add("new", None));
-            not_misused(editor.clear(&bitmap.name));
-            not_misused(editor.remove(&bitmap.name));
-        }
-    }
-}
-
-/// What came of it; `None` for an error. Bytes of an image are never a mistake of the caller.
-#[track_caller]
-fn not_misused<T>(result: Result<T>) -> Option<T> {
-    match result {
-        Ok(value) => Some(value),
-        Err(Error::Misuse(what)) => panic!("the caller is blamed: {what}"),
-        Err(_) => None,
-    }
-}
-
-fn check(image: &dyn BlockImage, repair: Repair) {
-    if let Some(checker) = image.checker() {
-        let mut findings = 0_u64;
-        not_misused(checker.check(repair, &mut |_| findings += 1));
-        assert!(findings < 10_000_000, "endless findings");
-    }
-}
-
-/// Reads the disk, or the beginning and the end of a large one, and walks its extents.
-fn read(image: &dyn BlockImage) {
-    let size = image.size_bytes();
-    let mut buf = vec![0; 64 << 10];
-    for part in [0..size.min(MOST_READ), size.saturating_sub(128 << 10).max(MOST_READ)..size] {
-        let mut at = part.start;
-        while at < part.end {
-            let piece = usize::try_from((part.end - at).min(64 << 10)).unwrap();
-            not_misused(image.read_at(&mut buf[..piece], at));
-            at += u64::try_from(piece).unwrap();
-        }
-    }
-    let mut at = 0;
-    for _ in 0..200 {
-        if at == size {
-            break;
-        }
-        let Some(extent) = not_misused(image.extent_at(at..size)) else { break };
-        assert!(extent.len_bytes > 0 && extent.len_bytes <= size - at, "{extent:?}");
-        at += extent.len_bytes;
-    }
+/// Does with an image what can be done, writing as well if `all`; whether it opened.
+fn use_it(what: &str, storage: &MemoryStorage, all: bool) -> bool {
+    drill::survive(what, &DRIVER, storage, RawOptions::NONE, all)
 }
 
 fn open(storage: &MemoryStorage, writable: bool) -> Result<Box<dyn BlockImage>> {

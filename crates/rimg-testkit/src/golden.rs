@@ -1,5 +1,9 @@
 //! The images of `testdata/`, and what its manifest says of them.
 
+mod read;
+
+pub use read::{open, open_with, read_all};
+
 use crate::digest;
 use serde::Deserialize;
 use std::collections::BTreeMap;
