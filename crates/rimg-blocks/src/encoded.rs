@@ -21,9 +21,10 @@ impl<M: BlockMap> Blocks<M> {
         let writer = self.storage_writer()?;
         let blocks = block..block.saturating_add(1);
         let (claim, host) = {
-            let mut state = self.lock();
+            let mut state = self.usable()?;
             while state.claims.stand_against(&blocks, Kind::Exclusive) {
                 state = self.wait(state);
+                state.refuse_outdated()?;
             }
             self.begin(&mut state)?;
             let host = place(&mut state.map)?;

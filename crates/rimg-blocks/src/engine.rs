@@ -76,6 +76,8 @@ pub(crate) struct State<M> {
     pub(crate) len_bytes: u64,
     /// Whether what has to be durable before changes is.
     pub(crate) has_begun: bool,
+    /// A change of size failed half way: nobody knows what of it is on disk.
+    pub(crate) is_outdated: bool,
 }
 
 impl<M: BlockMap> Blocks<M> {
@@ -104,6 +106,7 @@ impl<M: BlockMap> Blocks<M> {
                 readers: Readers::default(),
                 len_bytes,
                 has_begun: false,
+                is_outdated: false,
             }),
             somebody_left: Condvar::new(),
             decoders: Mutex::default(),
@@ -146,7 +149,7 @@ impl<M: BlockMap> Blocks<M> {
         if range.is_empty() || range.end > self.size_bytes() {
             return Err(Error::Misuse("extent of an empty range or behind the end of the disk"));
         }
-        let mut extent = self.lock().map.extent(range)?;
+        let mut extent = self.usable()?.map.extent(range)?;
         if self.cipher.is_some() && matches!(extent.kind, ExtentKind::Data(_)) {
             extent.kind = ExtentKind::Encrypted;
         }
@@ -185,6 +188,13 @@ impl<M: BlockMap> Blocks<M> {
     pub(crate) fn lock(&self) -> MutexGuard<'_, State<M>> {
         // A panic in a map is a bug that the test of it shows; readers need not suffer for it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As [`lock`](Self::lock), where the map is that of the file.
+    pub(crate) fn usable(&self) -> Result<MutexGuard<'_, State<M>>> {
+        let state = self.lock();
+        state.refuse_outdated()?;
+        Ok(state)
     }
 
     /// Waits until nobody reads where a place was given back, so that all of them are free.
@@ -256,6 +266,13 @@ impl<M: BlockMap> Blocks<M> {
 }
 
 impl<M: BlockMap> State<M> {
+    pub(crate) fn refuse_outdated(&self) -> Result<()> {
+        if self.is_outdated {
+            return Err(Error::Misuse("a change of size failed half way: open the image again"));
+        }
+        Ok(())
+    }
+
     pub(crate) fn reuse_what_is_free(&mut self) {
         while let Some(freed) = self.readers.next_free() {
             self.map.reuse(freed);

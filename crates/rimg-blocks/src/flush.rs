@@ -44,7 +44,7 @@ impl<M: BlockMap> Blocks<M> {
     fn pass(&self, closing: bool, alone: bool) -> Result<()> {
         let _one_at_a_time = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
         let (stages, freed) = {
-            let mut state = self.lock();
+            let mut state = self.usable()?;
             if !state.has_begun {
                 return Ok(());
             }

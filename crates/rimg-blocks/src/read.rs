@@ -47,7 +47,7 @@ impl<M: BlockMap> Blocks<M> {
     }
 
     fn find_out(&self, range: Range<u64>) -> Result<(Reader<'_, M>, Vec<Extent>)> {
-        let mut state = self.lock();
+        let mut state = self.usable()?;
         let mut extents = Vec::new();
         let mut at = range.start;
         while at < range.end && extents.len() < RUNS {

@@ -3,14 +3,15 @@
 use crate::BlockMap;
 use crate::engine::Blocks;
 use core::ops::Range;
-use rimg_core::{ExtentKind, Result, num};
+use rimg_core::{Error, ExtentKind, Result, num};
 
 impl<M: BlockMap> Blocks<M> {
     /// Makes the disk `size_bytes` long; new bytes read as zeroes, whatever lies below. All is
     /// durable when it returns. Writers wait meanwhile.
     ///
     /// # Errors
-    /// What the map or the storage says; the size is then what it was.
+    /// What the map or the storage says. When the change failed half way, every later call fails:
+    /// the image has to be opened again, and has one size or the other then.
     pub fn resize(&self, size_bytes: u64) -> Result<()> {
         self.storage_writer()?;
         let claim = self.claim_all();
@@ -33,15 +34,24 @@ impl<M: BlockMap> Blocks<M> {
         let claim = self.claim_all();
         let size = self.size_bytes();
         let result = self.set_size(0).and_then(|()| self.set_size(size));
-        let result = result.and_then(|()| self.flush_claimed());
+        let result = self.whole(result.and_then(|()| self.flush_claimed()));
         self.give_back(claim);
         result
     }
 
     fn shrink_claimed(&self, size_bytes: u64) -> Result<()> {
         self.flush_claimed()?;
-        self.set_size(size_bytes)?;
-        self.flush_claimed()
+        self.whole(self.set_size(size_bytes).and_then(|()| self.flush_claimed()))
+    }
+
+    /// Lets nobody go on with an image after a change of its size that failed half way: what the
+    /// map says is not what the file says any more. What is refused is refused before anything
+    /// changes.
+    fn whole(&self, changed: Result<()>) -> Result<()> {
+        if let Err(Error::Io { .. } | Error::Corrupt { .. } | Error::Decode { .. }) = &changed {
+            self.lock().is_outdated = true;
+        }
+        changed
     }
 
     fn grow_claimed(&self, old: u64, size_bytes: u64) -> Result<()> {
@@ -55,15 +65,11 @@ impl<M: BlockMap> Blocks<M> {
         // reads there.
         self.flush_claimed()?;
         self.wait_for_readers();
-        self.set_size(size_bytes)?;
         let hidden = self.below().map_or(0, |below| below.size_bytes()).min(size_bytes);
-        let grown = if hidden > old { self.zero_claimed(old..hidden) } else { Ok(()) };
-        if let Err(error) = grown.and_then(|()| self.flush_claimed()) {
-            // As far as it can be: the storage has just failed.
-            let _also_failed = self.set_size(old);
-            return Err(error);
-        }
-        Ok(())
+        let hide = || if hidden > old { self.zero_claimed(old..hidden) } else { Ok(()) };
+        self.whole(
+            self.set_size(size_bytes).and_then(|()| hide()).and_then(|()| self.flush_claimed()),
+        )
     }
 
     fn set_size(&self, size_bytes: u64) -> Result<()> {

@@ -69,7 +69,11 @@ impl<M: BlockMap> ImageWrite for Blocks<M> {
 
     fn finish(&self) -> Result<()> {
         self.relaxed.store(false, Ordering::Release);
-        self.flush_pass(true)
+        // Nobody is to begin a change while the image is marked clean.
+        let claim = self.claim_all();
+        let finished = self.flush_pass(true);
+        self.give_back(claim);
+        finished
     }
 
     fn places_in_order(&self) -> bool {
@@ -98,19 +102,21 @@ impl<M: BlockMap> Blocks<M> {
 
     /// Writes a part from the start of `buf`, and returns its length.
     fn write_some(&self, buf: &[u8], at: u64) -> Result<usize> {
-        let mut state = self.lock();
-        self.begin(&mut state)?;
+        let mut state = self.usable()?;
         let (claim, len, job) = loop {
             // The disk may have become shorter while this write waited.
             let range = at..at.saturating_add(num::to_u64(buf.len()));
             let (kind, blocks) = self.claim_for(&mut state, &range)?;
             if !state.claims.stand_against(&blocks, kind) {
+                // Not before: who finishes the image has claimed all of it.
+                self.begin(&mut state)?;
                 let (len, job) = self.job(&mut state, range)?;
                 let end = at.saturating_add(len);
                 let claim = state.claims.add(self.blocks_of(&(at..end)), kind);
                 break (claim, len, job);
             }
             state = self.wait(state);
+            state.refuse_outdated()?;
         };
         drop(state);
         let len = num::to_usize(len)?;

@@ -24,6 +24,7 @@ impl<M: BlockMap> Blocks<M> {
         let mut at = range.start;
         while at < range.end {
             at = at.saturating_add(self.zero_some(at..range.end)?);
+            self.flush_when_much_is_dirty()?;
         }
         Ok(())
     }
@@ -32,6 +33,7 @@ impl<M: BlockMap> Blocks<M> {
     fn zero_some(&self, range: Range<u64>) -> Result<u64> {
         let mut state = self.lock();
         loop {
+            state.refuse_outdated()?;
             if range.end > state.map.size_bytes() {
                 return Err(Error::Misuse("zeroes behind the end of the disk"));
             }
@@ -84,16 +86,20 @@ impl<M: BlockMap> Blocks<M> {
                 }
             };
             at = at.saturating_add(len);
+            self.flush_when_much_is_dirty()?;
         }
         Ok(())
     }
 
     /// How many bytes from the start of `range` are zeroes already.
     fn zero_already(&self, state: &mut State<M>, range: &Range<u64>) -> Result<Option<u64>> {
-        let extent = state.map.extent(range.clone())?;
-        if !self.is_zero(extent.kind, range.start) {
+        // A run of blocks that have to be zeroed is not looked through for each of them.
+        let block = self.range_of(range.start / self.block_bytes, range.end);
+        let first = state.map.extent(range.start..block.end)?;
+        if !self.is_zero(first.kind, range.start) {
             return Ok(None);
         }
+        let extent = state.map.extent(range.clone())?;
         // Of a run of what lies below, only what is behind the end of that reads as zeroes.
         Ok(Some(extent.len_bytes.max(1)))
     }
@@ -136,6 +142,7 @@ impl<M: BlockMap> Blocks<M> {
         let mut block = first;
         while block < end {
             block = self.discard_some(block..end)?;
+            self.flush_when_much_is_dirty()?;
         }
         Ok(())
     }
@@ -147,16 +154,18 @@ impl<M: BlockMap> Blocks<M> {
         while state.claims.stand_against(&one, Kind::Exclusive) {
             state = self.wait(state);
         }
+        state.refuse_outdated()?;
         let size = state.map.size_bytes();
         let range = self.range_of(blocks.start, size);
         if range.is_empty() {
             return Ok(blocks.end);
         }
-        let rest = range.start..self.range_of(blocks.end.saturating_sub(1), size).end;
-        let extent = state.map.extent(rest)?;
+        let extent = state.map.extent(range.clone())?;
         if let ExtentKind::Zero { allocation: None } | ExtentKind::Backing = extent.kind
             && extent.len_bytes >= range.end.saturating_sub(range.start)
         {
+            let rest = range.start..self.range_of(blocks.end.saturating_sub(1), size).end;
+            let extent = state.map.extent(rest)?;
             let done = range.start.saturating_add(extent.len_bytes) / self.block_bytes;
             return Ok(done.max(one.end));
         }

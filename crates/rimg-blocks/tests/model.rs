@@ -32,3 +32,10 @@ fn threads_do_not_get_in_each_others_way() {
         kind.concurrent(4, 8);
     }
 }
+
+#[test]
+fn a_storage_that_fails_costs_no_more_than_the_change() {
+    for kind in kinds() {
+        kind.failing(60);
+    }
+}

@@ -75,3 +75,8 @@ fn bundles_show_what_their_parts_hold() {
 fn options() -> RawOptions {
     RawOptions::new().with("cluster_size", "4096")
 }
+
+#[test]
+fn a_storage_that_fails_costs_no_more_than_the_change() {
+    Drill::new(DRIVERS, 700 << 10).with("cluster_size", "4096").failing(40);
+}

@@ -31,3 +31,9 @@ fn encrypted() {
     let secret = RawOptions::new().with("encrypt.key-secret", "s").with_secret("s", "hush".into());
     drill.with("encrypt.key-secret", "s").opened_with(secret).model(10, 40);
 }
+
+#[test]
+fn a_storage_that_fails_costs_no_more_than_the_change() {
+    Drill::new(DRIVERS, 700 << 10).failing(30);
+    Drill::new(DRIVERS, 700 << 10).over(300 << 10).failing(30);
+}

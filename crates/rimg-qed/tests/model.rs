@@ -32,3 +32,10 @@ fn over_a_shorter_image() {
 fn over_a_longer_image() {
     Drill::new(DRIVERS, 300 << 10).with("cluster_size", "4096").over(600 << 10).model(10, 40);
 }
+
+#[test]
+fn a_storage_that_fails_costs_no_more_than_the_change() {
+    let small = Drill::new(DRIVERS, 700 << 10).with("cluster_size", "4096");
+    small.clone().failing(30);
+    small.over(300 << 10).failing(30);
+}

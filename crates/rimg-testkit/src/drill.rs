@@ -1,5 +1,5 @@
 //! What every writable format has to go through, whatever it is: random changes against plain
-//! bytes, crashes, threads, and wrong bytes.
+//! bytes, crashes, threads, a storage that fails, and wrong bytes.
 //!
 //! A format's `tests/model.rs`, `crash.rs`, `concurrent.rs` and `hostile.rs` name the kinds of
 //! images to try, and what is done to them is here. Random numbers come from fixed seeds, which a
@@ -7,6 +7,7 @@
 
 mod concurrent;
 mod crash;
+mod failing;
 mod hostile;
 mod model;
 mod ops;

@@ -8,3 +8,10 @@ fn does_what_the_model_does() {
         kind.model(6, 30);
     }
 }
+
+#[test]
+fn a_storage_that_fails_costs_no_more_than_the_change() {
+    for kind in common::kinds() {
+        kind.failing(10);
+    }
+}

@@ -6,11 +6,11 @@ use rimg_core::{BlockImage, Repair, Storage};
 use std::sync::Arc;
 
 /// What the disk was when so many records were in the log.
-struct Moment {
-    position: usize,
+pub(super) struct Moment {
+    pub(super) position: usize,
     /// Whether everything was made durable then.
-    flushed: bool,
-    disk: Vec<u8>,
+    pub(super) flushed: bool,
+    pub(super) disk: Vec<u8>,
 }
 
 impl Drill {
@@ -85,7 +85,7 @@ impl Drill {
 
     /// While a disk shrinks, what is behind its new end goes first: it may be nothing, or what
     /// lies below.
-    fn on_the_way(
+    pub(super) fn on_the_way(
         &self,
         before: &ModelDisk,
         after: &ModelDisk,
@@ -105,7 +105,7 @@ impl Drill {
 }
 
 /// Every sector is what it was at some moment since everything was durable.
-fn assert_between(image: &dyn BlockImage, moments: &[Moment], what: &str) {
+pub(super) fn assert_between(image: &dyn BlockImage, moments: &[Moment], what: &str) {
     let mut seen = vec![0; usize::try_from(image.size_bytes()).unwrap()];
     let has_size = moments.iter().any(|moment| moment.disk.len() == seen.len());
     assert!(has_size, "size {}: {what}", seen.len());
@@ -121,7 +121,7 @@ fn assert_between(image: &dyn BlockImage, moments: &[Moment], what: &str) {
     }
 }
 
-fn assert_harmless(image: &dyn BlockImage, what: &str) {
+pub(super) fn assert_harmless(image: &dyn BlockImage, what: &str) {
     let Some(checker) = image.checker() else { return };
     let mut findings = Vec::new();
     let summary =

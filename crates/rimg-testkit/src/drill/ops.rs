@@ -91,58 +91,89 @@ impl Op {
 /// When it fails, with `what`.
 #[track_caller]
 pub fn apply(op: &Op, image: &dyn BlockImage, model: &mut ModelDisk, what: &str) {
-    let size = model.size_bytes();
-    let cut = |at: u64, len: u64| {
-        let at = if size == 0 { 0 } else { at % size };
-        at..(at + len).min(size)
-    };
+    if let Err(error) = perform(op, image, model.size_bytes()) {
+        panic!("{what}: {op:?}: {error:?}");
+    }
+    follow(op, image, model);
+}
+
+fn cut(size: u64, at: u64, len: u64) -> Range<u64> {
+    let at = if size == 0 { 0 } else { at % size };
+    at..(at + len).min(size)
+}
+
+/// Makes a change to an image whose disk has `size` bytes. Compressed writes and changes of size
+/// are passed over where the format has none.
+pub(super) fn perform(op: &Op, image: &dyn BlockImage, size: u64) -> rimg_core::Result<()> {
     let writer = image.writer().expect("opened for writing");
-    let expect = |result: rimg_core::Result<()>| {
-        result.unwrap_or_else(|error| panic!("{what}: {op:?}: {error:?}"));
-    };
     match op {
         Op::Write { at, len, seed } => {
-            let range = cut(*at, *len);
-            let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap()];
-            Rng::new(*seed).fill(&mut bytes);
-            expect(writer.write_at(&bytes, range.start));
-            model.write(&bytes, range.start);
+            let range = cut(size, *at, *len);
+            writer.write_at(&random_bytes(*seed, &range), range.start)
         }
-        Op::Zero { at, len } => {
-            let range = cut(*at, *len);
-            expect(writer.write_zeroes_at(range.clone()));
-            model.zero(range);
+        Op::Zero { at, len } => writer.write_zeroes_at(cut(size, *at, *len)),
+        Op::Discard { at, len } => writer.discard_at(cut(size, *at, *len)),
+        Op::Compressed { cluster, seed } => {
+            let Some(compressor) = image.compressor() else { return Ok(()) };
+            let cluster_bytes = compressor.cluster_bytes();
+            let Some(range) = cluster_range(size, *cluster, cluster_bytes) else { return Ok(()) };
+            compressor.write_compressed_at(&cluster_data(*seed, &range), range.start)
         }
-        Op::Discard { at, len } => {
-            let range = cut(*at, *len);
-            expect(writer.discard_at(range.clone()));
-            adopt_discard(image, model, range);
+        Op::Resize { size } => match image.resizer() {
+            Some(resizer) => resizer.resize(*size, Preallocation::Off),
+            None => Ok(()),
+        },
+        Op::Flush => writer.flush(),
+        Op::Reopen => Ok(()),
+    }
+}
+
+/// Makes a change that an image has gone through to the disk that it should be.
+#[track_caller]
+pub(super) fn follow(op: &Op, image: &dyn BlockImage, model: &mut ModelDisk) {
+    let size = model.size_bytes();
+    match op {
+        Op::Write { at, len, seed } => {
+            let range = cut(size, *at, *len);
+            model.write(&random_bytes(*seed, &range), range.start);
         }
+        Op::Zero { at, len } => model.zero(cut(size, *at, *len)),
+        Op::Discard { at, len } => adopt_discard(image, model, cut(size, *at, *len)),
         Op::Compressed { cluster, seed } => {
             let Some(compressor) = image.compressor() else { return };
-            let cluster_bytes = u64::from(compressor.cluster_bytes());
-            let Some(nth) = cluster.checked_rem(size.div_ceil(cluster_bytes)) else { return };
-            let range = cut(nth * cluster_bytes, cluster_bytes);
-            let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap()];
-            // Mostly zeroes: compresses, but is not the same everywhere.
-            for place in bytes.iter_mut().step_by(17) {
-                *place = seed.to_le_bytes()[0];
+            let cluster_bytes = compressor.cluster_bytes();
+            if let Some(range) = cluster_range(size, *cluster, cluster_bytes) {
+                model.write(&cluster_data(*seed, &range), range.start);
             }
-            expect(compressor.write_compressed_at(&bytes, range.start));
-            model.write(&bytes, range.start);
         }
         Op::Resize { size } => {
-            let Some(resizer) = image.resizer() else { return };
-            let old = model.size_bytes();
-            expect(resizer.resize(*size, Preallocation::Off));
-            model.resize(*size);
-            if !resizer.grows_by_zeroes() && *size > old {
-                expect(writer.write_zeroes_at(old..*size));
+            if image.resizer().is_some() {
+                model.resize(*size);
             }
         }
-        Op::Flush => expect(writer.flush()),
-        Op::Reopen => {}
+        Op::Flush | Op::Reopen => {}
     }
+}
+
+fn random_bytes(seed: u64, range: &Range<u64>) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap()];
+    Rng::new(seed).fill(&mut bytes);
+    bytes
+}
+
+fn cluster_range(size: u64, cluster: u64, cluster_bytes: u32) -> Option<Range<u64>> {
+    let cluster_bytes = u64::from(cluster_bytes);
+    let nth = cluster.checked_rem(size.div_ceil(cluster_bytes))?;
+    Some(cut(size, nth * cluster_bytes, cluster_bytes))
+}
+
+/// Mostly zeroes: compresses, but is not the same everywhere.
+fn cluster_data(seed: u64, range: &Range<u64>) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap()];
+    for place in bytes.iter_mut().step_by(17) {
+        *place = seed.to_le_bytes()[0];
+    }
+    bytes
 }
 
 /// Discarded bytes are zeroes or as before, and stay what they are.
