@@ -6,7 +6,7 @@ use crate::header::{Header, Headers};
 use crate::spec;
 use core::ops::Range;
 use rimg_core::{Error, MetadataBudget, Result, Storage, StorageRun, StorageWrite, Zeroing, num};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
@@ -70,14 +70,28 @@ pub(crate) fn replay_to(
             file.set_len_bytes(replay.last_file_offset)
                 .map_err(Error::io("make the file longer", len))?;
         }
+        // What lies behind the old end is zeroes but for these sectors: a log may tell of more
+        // zeroes there than anybody wants to wait for.
+        let mut behind = BTreeSet::new();
         for update in &replay.updates {
             let range = update.range();
             let at = range.start;
             match update {
-                Update::Zeroes { .. } => file.write_zeroes_at(range, Zeroing::MayPunch),
-                Update::Data { sector, .. } => file.write_all_at(&sector[..], at),
+                Update::Zeroes { .. } => {
+                    let known: Vec<u64> = behind.range(range.clone()).copied().collect();
+                    for at in known {
+                        behind.remove(&at);
+                        zero(file, at..at.saturating_add(spec::log::SECTOR_BYTES))?;
+                    }
+                    zero(file, at..range.end.min(len))?;
+                }
+                Update::Data { sector, .. } => {
+                    if range.end > len {
+                        behind.insert(at);
+                    }
+                    file.write_all_at(&sector[..], at).map_err(Error::io("replay log", at))?;
+                }
             }
-            .map_err(Error::io("replay log", at))?;
         }
         sync()?;
     }
@@ -85,6 +99,14 @@ pub(crate) fn replay_to(
     let (at, bytes) = headers.advance(done);
     file.write_all_at(&bytes, at).map_err(Error::io("write header", at))?;
     sync()
+}
+
+fn zero(file: &dyn StorageWrite, range: Range<u64>) -> Result<()> {
+    if range.is_empty() {
+        return Ok(());
+    }
+    let at = range.start;
+    file.write_zeroes_at(range, Zeroing::MayPunch).map_err(Error::io("replay log", at))
 }
 
 impl Update {
