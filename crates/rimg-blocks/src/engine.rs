@@ -268,7 +268,8 @@ impl<M: BlockMap> Blocks<M> {
 impl<M: BlockMap> State<M> {
     pub(crate) fn refuse_outdated(&self) -> Result<()> {
         if self.is_outdated {
-            return Err(Error::Misuse("a change of size failed half way: open the image again"));
+            let source = std::io::Error::other("open the image again");
+            return Err(Error::io("go on after a change of size that failed half way", 0)(source));
         }
         Ok(())
     }

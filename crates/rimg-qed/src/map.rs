@@ -51,7 +51,8 @@ impl QedMap {
     pub(crate) fn open(file: Arc<dyn Storage>, header: Header, len_bytes: u64) -> Result<Self> {
         let cluster_bytes = header.geometry.cluster_bytes();
         let end = num::align_up(len_bytes, cluster_bytes).unwrap_or(u64::MAX);
-        if header.l1_end() > end {
+        // Data may end within the last cluster; tables do not.
+        if header.l1_end() > len_bytes {
             let at = crate::header::L1_OFFSET_AT;
             let kind = CorruptKind::OutsideFile(header.l1_offset);
             return Err(kind.at("header", "l1_table_offset", at));

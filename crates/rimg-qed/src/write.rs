@@ -13,7 +13,7 @@ impl ImageWrite for QedImage {
         self.blocks.write_zeroes_at(range)
     }
 
-    /// What has a place keeps it, and its contents.
+    /// What has a place keeps it: it is punched, where the file system can.
     fn discard_at(&self, range: Range<u64>) -> Result<()> {
         self.blocks.discard_at(range)
     }

@@ -77,7 +77,7 @@ impl Drill {
             let goes_on = again.is_ok();
             match again {
                 Ok(()) => follow(&op, image.as_ref(), &mut after),
-                Err(Error::Misuse(said)) if said.contains("open") => {
+                Err(Error::Io { op: doing, .. }) if doing.starts_with("go on after") => {
                     // What of it happened is not known: it may all have.
                     if let Op::Resize { size } = op {
                         if size < model.size_bytes() {

@@ -189,7 +189,8 @@ impl ImageWrite for FixedImage {
 }
 
 impl Resize for FixedImage {
-    /// At every moment the file ends with a footer, and what it says is true.
+    /// The file ends with a footer that tells the truth when it returns; while a disk grows, a
+    /// machine that stops may leave one without.
     fn resize(&self, size_bytes: u64, preallocation: Preallocation) -> Result<()> {
         let size = resize::checked_size(size_bytes, preallocation)?;
         let file = self.writable()?;
