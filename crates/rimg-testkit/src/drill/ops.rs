@@ -119,10 +119,14 @@ pub(super) fn perform(op: &Op, image: &dyn BlockImage, size: u64) -> rimg_core::
             let Some(range) = cluster_range(size, *cluster, cluster_bytes) else { return Ok(()) };
             compressor.write_compressed_at(&cluster_data(*seed, &range), range.start)
         }
-        Op::Resize { size } => match image.resizer() {
-            Some(resizer) => resizer.resize(*size, Preallocation::Off),
-            None => Ok(()),
-        },
+        Op::Resize { size: new } => {
+            let Some(resizer) = image.resizer() else { return Ok(()) };
+            resizer.resize(*new, Preallocation::Off)?;
+            if resizer.grows_by_zeroes() || *new <= size {
+                return Ok(());
+            }
+            writer.write_zeroes_at(size..*new)
+        }
         Op::Flush => writer.flush(),
         Op::Reopen => Ok(()),
     }
