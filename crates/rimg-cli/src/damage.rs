@@ -18,12 +18,23 @@ const WORDS: &[(&str, &str, &str)] = &[
     ("qed", "table_size", "QED table size is invalid"),
 ];
 
+/// Of files that are of another format.
+const OTHER_FORMAT: &[(&str, &str)] = &[
+    ("bochs", "Image not in Bochs format"),
+    ("dmg", "Could not locate UDIF trailer in dmg file"),
+    ("luks", "Volume is not in LUKS format"),
+    ("parallels", "Image not in Parallels format"),
+    ("qcow", "Image not in qcow format"),
+    ("qed", "Image not in QED format"),
+];
+
 /// The words, where there are some.
 pub(crate) fn words(error: &Error) -> Option<String> {
     match error {
-        Error::WrongFormat { format: "parallels" } => Some("Image not in Parallels format".into()),
-        Error::WrongFormat { format: "qcow" } => Some("Image not in qcow format".into()),
-        Error::WrongFormat { format: "qed" } => Some("Image not in QED format".into()),
+        Error::WrongFormat { format } => {
+            let known = OTHER_FORMAT.iter().find(|(of, _)| of == format);
+            known.map(|(_, words)| (*words).to_owned())
+        }
         Error::Unsupported { format: "qed", feature } => {
             Some(format!("Unsupported QED features: {feature}"))
         }

@@ -66,15 +66,7 @@ pub(crate) fn describe(error: &Error) -> String {
     }
     match error {
         Error::Io { source, .. } => describe_io(source),
-        Error::WrongFormat { format } => match *format {
-            "bochs" => "Image not in Bochs format".to_owned(),
-            "dmg" => "Could not locate UDIF trailer in dmg file".to_owned(),
-            "luks" => "Volume is not in LUKS format".to_owned(),
-            "parallels" => "Image not in Parallels format".to_owned(),
-            "qcow" => "Image not in qcow format".to_owned(),
-            "qed" => "Image not in QED format".to_owned(),
-            _ => format!("Image is not in {format} format"),
-        },
+        Error::WrongFormat { format } => format!("Image is not in {format} format"),
         Error::InvalidOption { reason, .. } => reason.clone(),
         Error::Denied(reason) => reason.clone(),
         Error::Unsupported { format, feature } if feature.starts_with("version ") => {
