@@ -1,6 +1,5 @@
 //! A format as small as can be, for tests of the engine alone: a header, a table, blocks.
-#![allow(dead_code, reason = "every test file uses a part of it")]
-#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use rimg_blocks::{BlockMap, Blocks, Change, Freed, Place, SectorCipher, Setup, Stage, Zeroed};
 use rimg_core::{

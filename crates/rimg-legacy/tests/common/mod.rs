@@ -1,5 +1,5 @@
 //! Images of every kind, made by the testkit's encoders, and what they hold.
-#![allow(dead_code, reason = "not every test uses all of it")]
+#![allow(dead_code, reason = "some tests use all of it, so that nothing could be expected")]
 
 use rimg_core::FormatDriver;
 use rimg_testkit::Rng;

@@ -1,5 +1,5 @@
 //! What the tests share.
-#![allow(dead_code, reason = "not every test uses all of it")]
+#![allow(dead_code, reason = "some tests use all of it, so that nothing could be expected")]
 
 use rimg_core::{BlockImage, FormatDriver, RawOptions, Result};
 use rimg_testkit::MemoryDir;

@@ -1,6 +1,6 @@
 //! What the tests share.
-#![allow(dead_code, reason = "each test uses some of it")]
-#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![expect(dead_code, reason = "each test uses some of it")]
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use rimg_core::{
     BlockImage, Dependency, DependencyGate, Error, FormatDriver, ImageInfo, Limits, OpenOptions,
