@@ -1,14 +1,11 @@
 //! What rimg writes, QEMU reads, checks and goes on writing, and rimg reads that.
 
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
-
-use rimg_core::{BlockImage, FormatDriver, RawOptions, Storage};
-use rimg_testkit::peer::Peer;
-use rimg_testkit::{MemoryDir, MemoryStorage, ModelDisk, Rng};
-use std::sync::Arc;
+use rimg_core::FormatDriver;
+use rimg_testkit::drill::{Drill, Qemu};
 
 static DRIVERS: &[&dyn FormatDriver] = &[&rimg_qed::DRIVER];
-const FORMAT: &str = "qed";
+
+const QEMU: Qemu = Qemu { checks: true, zeroes: true };
 
 type Options = &'static [(&'static str, &'static str)];
 
@@ -21,66 +18,7 @@ const IMAGES: &[(Options, &[u64])] = &[
 
 #[test]
 fn qemu_goes_on_with_what_rimg_wrote() {
-    let (Some(qemu), Some(io)) = (Peer::qemu_img(), Peer::qemu_io()) else { return };
-    let folder = tempfile::tempdir().unwrap();
-    let (qemu, io) = (qemu.in_dir(&folder), io.in_dir(&folder));
-    for ((options, sizes), seed) in IMAGES.iter().zip(0..) {
-        let what = format!("{options:?} {sizes:?}");
-        let mut rng = Rng::new(seed);
-        let dir = MemoryDir::new(DRIVERS);
-        let mut raw = RawOptions::new();
-        for (name, value) in *options {
-            raw.set(*name, *value);
-        }
-        let size = sizes[0];
-        dir.create("disk", FORMAT, size, &raw).unwrap();
-        let mut model = ModelDisk::new(size);
-        let image = dir.open("disk", FORMAT, true).unwrap();
-        write_here_and_there(image.as_ref(), &mut model, &mut rng);
-        for &size in &sizes[1..] {
-            image.resizer().unwrap().resize(size, Default::default()).unwrap();
-            model.resize(size);
-            write_here_and_there(image.as_ref(), &mut model, &mut rng);
-        }
-        image.close().unwrap();
-
-        let path = folder.path().join("disk");
-        std::fs::write(&path, bytes_of(dir.file("disk").as_ref())).unwrap();
-        std::fs::write(folder.path().join("wanted"), model.read(0..model.size_bytes())).unwrap();
-        assert!(qemu.ok(["check", "-f", FORMAT, "disk"]).starts_with("No errors"), "{what}");
-        let compared = qemu.ok(["compare", "-f", FORMAT, "-F", "raw", "disk", "wanted"]);
-        assert_eq!(compared, "Images are identical.\n", "{what}");
-        io.ok(["-f", FORMAT, "-c", "write -P 5 1000 70000", "-c", "write -z 80k 10k", "disk"]);
-        model.write(&[5; 70000], 1000);
-        model.zero(80 << 10..90 << 10);
-        assert!(qemu.ok(["check", "-f", FORMAT, "disk"]).starts_with("No errors"), "{what}");
-        let file = MemoryStorage::from(std::fs::read(&path).unwrap());
-        dir.put("disk", Arc::new(file));
-        let image = dir.open("disk", FORMAT, false).unwrap();
-        model.assert_same(image.as_ref(), &what);
+    for (options, sizes) in IMAGES {
+        Drill::new(DRIVERS, sizes[0]).with_all(options).qemu_goes_on(&sizes[1..], QEMU);
     }
-}
-
-fn write_here_and_there(image: &dyn BlockImage, model: &mut ModelDisk, rng: &mut Rng) {
-    let writer = image.writer().unwrap();
-    let size = model.size_bytes();
-    for turn in 0..30 {
-        let at = rng.below(size);
-        let len = (1 + rng.below(30_000)).min(size - at);
-        let mut bytes = vec![0; usize::try_from(len).unwrap()];
-        rng.fill(&mut bytes);
-        writer.write_at(&bytes, at).unwrap();
-        model.write(&bytes, at);
-        if turn % 5 == 4 {
-            writer.write_zeroes_at(at..at + len / 2).unwrap();
-            model.zero(at..at + len / 2);
-            writer.flush().unwrap();
-        }
-    }
-}
-
-fn bytes_of(file: &dyn Storage) -> Vec<u8> {
-    let mut bytes = vec![0; usize::try_from(file.len_bytes().unwrap()).unwrap()];
-    file.read_exact_at(&mut bytes, 0).unwrap();
-    bytes
 }

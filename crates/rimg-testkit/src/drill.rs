@@ -11,9 +11,11 @@ mod failing;
 mod hostile;
 mod model;
 mod ops;
+mod peer;
 
 pub use hostile::{MEMORY_BYTES, survive};
 pub use ops::{Op, apply};
+pub use peer::Qemu;
 
 use crate::guest::GuestContents;
 use crate::{MemoryDir, MemoryStorage, ModelDisk};
