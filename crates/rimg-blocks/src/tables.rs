@@ -3,7 +3,7 @@
 use crate::Change;
 use core::ops::Range;
 use rimg_core::{Error, Result, Storage, num};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::ErrorKind;
 use std::sync::Arc;
 
@@ -16,13 +16,15 @@ const PIECES: usize = 1024;
 /// Pieces of tables of 64-bit entries, and what of them has to be written.
 ///
 /// Tables have a level, and those of one level are written in one stage: what refers to a table is
-/// of another level. What a file is too short for reads as zeroes, as a table does that was made
-/// behind its end.
+/// of another level. Only tables that were [begun](Self::begin_table) may lie behind the end of the
+/// file, where they read as zeroes; one that is cut off was lost, and is an error.
 #[derive(Debug)]
 pub struct TableCache {
     file: Arc<dyn Storage>,
     order: EntryOrder,
     pieces: HashMap<u64, Piece>,
+    /// Where tables begin that the file does not have whole yet.
+    begun: BTreeSet<u64>,
     /// Counts uses, to know what was not used for long.
     now: u64,
     dirty_bytes: usize,
@@ -62,7 +64,8 @@ struct Piece {
 impl TableCache {
     /// An empty cache of the tables of `file`.
     pub fn new(file: Arc<dyn Storage>, order: EntryOrder) -> Self {
-        Self { file, order, pieces: HashMap::new(), now: 0, dirty_bytes: 0 }
+        let (pieces, begun) = (HashMap::new(), BTreeSet::new());
+        Self { file, order, pieces, begun, now: 0, dirty_bytes: 0 }
     }
 
     /// The entry with this number, less than the table's entries.
@@ -124,6 +127,7 @@ impl TableCache {
     /// # Errors
     /// As for [`entry`](Self::entry).
     pub fn begin_table(&mut self, table: &Table) -> Result<()> {
+        self.begun.insert(table.at);
         match table.entries.checked_sub(1) {
             Some(last) => self.set(table, last, 0),
             None => Ok(()),
@@ -132,6 +136,7 @@ impl TableCache {
 
     /// Forgets a table, and what of it was not written.
     pub fn forget(&mut self, table: &Table) {
+        self.begun.remove(&table.at);
         let end = table.at.saturating_add(table.entries.saturating_mul(8));
         let mut at = table.at;
         while at < end {
@@ -145,6 +150,7 @@ impl TableCache {
     /// Forgets all tables, and what of them was not written: the file was changed.
     pub fn forget_all(&mut self) {
         self.pieces.clear();
+        self.begun.clear();
         self.dirty_bytes = 0;
     }
 
@@ -203,7 +209,12 @@ impl TableCache {
         if !self.pieces.contains_key(&at) {
             let left = table.entries.saturating_mul(8).saturating_sub(start);
             let mut bytes = vec![0; num::to_usize(left.min(PIECE_BYTES))?];
-            read_padded(self.file.as_ref(), &mut bytes, at)?;
+            if self.begun.contains(&table.at) {
+                read_padded(self.file.as_ref(), &mut bytes, at)?;
+            } else {
+                let file = self.file.as_ref();
+                file.read_exact_at(&mut bytes, at).map_err(Error::io("read table", at))?;
+            }
             self.make_room();
             let piece =
                 Piece { level: table.level, bytes, dirty: 0..0, taken: 0..0, used_at: self.now };
@@ -287,7 +298,7 @@ mod tests {
 
     #[test]
     fn entries_come_from_the_file_until_they_are_set() {
-        let mut bytes = vec![0; 5000];
+        let mut bytes = vec![0; 8 + 8000];
         bytes[8] = 7;
         bytes[8 + 4096] = 9;
         let mut cache = cache(bytes);
@@ -326,12 +337,24 @@ mod tests {
         );
         cache.set(&TABLE, 0, 2).unwrap();
         cache.forget(&TABLE);
-        assert_eq!((cache.entry(&TABLE, 0).unwrap(), cache.dirty_bytes()), (0, 0));
+        assert_eq!(cache.dirty_bytes(), 0);
+    }
+
+    #[test]
+    fn a_table_that_the_file_has_not_whole_is_an_error_unless_it_is_new() {
+        let mut cache = cache(vec![0; 8 + 8000 - 1]);
+        assert_eq!(cache.entry(&TABLE, 0).unwrap(), 0);
+        for index in [512, 999] {
+            let entry = cache.entry(&TABLE, index);
+            assert!(matches!(entry, Err(Error::Io { op: "read table", at: 4104, .. })));
+        }
+        cache.begin_table(&TABLE).unwrap();
+        assert_eq!(cache.entry(&TABLE, 512).unwrap(), 0);
     }
 
     #[test]
     fn what_is_not_written_stays_in_memory() {
-        let mut cache = cache(Vec::new());
+        let mut cache = cache(vec![0; 5000 * 4096]);
         let table = |n: u64| Table { at: n * PIECE_BYTES, entries: 512, level: 0 };
         cache.set(&table(0), 0, 5).unwrap();
         for n in 1..5000 {
