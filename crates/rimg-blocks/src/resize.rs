@@ -5,13 +5,16 @@ use crate::engine::Blocks;
 use core::ops::Range;
 use rimg_core::{Error, ExtentKind, Result, num};
 
+/// By so many blocks at most a disk grows over what lies below, before it is flushed.
+const BLOCKS_AT_ONCE: u64 = 1 << 18;
+
 impl<M: BlockMap> Blocks<M> {
     /// Makes the disk `size_bytes` long; new bytes read as zeroes, whatever lies below. All is
     /// durable when it returns. Writers wait meanwhile.
     ///
     /// # Errors
     /// What the map or the storage says. When the change failed half way, every later call fails:
-    /// the image has to be opened again, and has one size or the other then.
+    /// the image has to be opened again, and has the old size then, the new one, or one between.
     pub fn resize(&self, size_bytes: u64) -> Result<()> {
         self.storage_writer()?;
         let claim = self.claim_all();
@@ -66,10 +69,29 @@ impl<M: BlockMap> Blocks<M> {
         self.flush_claimed()?;
         self.wait_for_readers();
         let hidden = self.below().map_or(0, |below| below.size_bytes()).min(size_bytes);
-        let hide = || if hidden > old { self.zero_claimed(old..hidden) } else { Ok(()) };
-        self.whole(
-            self.set_size(size_bytes).and_then(|()| hide()).and_then(|()| self.flush_claimed()),
-        )
+        self.whole(self.grow_over_what_lies_below(old, hidden, size_bytes))
+    }
+
+    /// Grows to `size_bytes`, with zeroes over what lies below up to `hidden`. A new size must not
+    /// be durable before all of its zeroes are, and what is not durable yet has to fit into
+    /// memory: so a long way is gone in steps.
+    fn grow_over_what_lies_below(&self, old: u64, hidden: u64, size_bytes: u64) -> Result<()> {
+        let step = self.block_bytes.saturating_mul(BLOCKS_AT_ONCE);
+        let mut at = old;
+        loop {
+            let is_last = hidden.saturating_sub(at) <= step;
+            self.set_size(if is_last { size_bytes } else { at.saturating_add(step) })?;
+            // Formats round up.
+            let end = self.size_bytes().min(hidden);
+            if at < end {
+                self.zero_claimed(at..end)?;
+            }
+            self.flush_claimed()?;
+            if is_last {
+                return Ok(());
+            }
+            at = end;
+        }
     }
 
     fn set_size(&self, size_bytes: u64) -> Result<()> {

@@ -65,7 +65,8 @@ impl<M: BlockMap> Blocks<M> {
         }
     }
 
-    /// As [`zero`](Self::zero), by somebody who has claimed all that it touches.
+    /// As [`zero`](Self::zero), by somebody who has claimed all that it touches, and flushes: what
+    /// waits in memory is his to bound.
     pub(crate) fn zero_claimed(&self, range: Range<u64>) -> Result<()> {
         let mut at = range.start;
         while at < range.end {
@@ -86,7 +87,6 @@ impl<M: BlockMap> Blocks<M> {
                 }
             };
             at = at.saturating_add(len);
-            self.flush_when_much_is_dirty()?;
         }
         Ok(())
     }
