@@ -11,7 +11,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("engine", &["rimg-blocks"]),
     (FORMATS, FORMAT_CRATES),
     ("facade", &["rimg"]),
-    ("services", &["rimg-convert", "rimg-nbd", "rimg-guest"]),
+    ("services", &["rimg-convert", "rimg-platform", "rimg-nbd", "rimg-guest"]),
     ("apps", &["rimg-cli", "rimg-build"]),
 ];
 
