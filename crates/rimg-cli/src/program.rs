@@ -42,6 +42,12 @@ impl Program {
         self.name == QEMU_IMG
     }
 
+    /// All commands, in the order of help.
+    fn commands(&self) -> impl Iterator<Item = &'static Command> {
+        let own = if self.is_qemu_img() { &[] } else { commands::OWN };
+        commands::ALL.iter().chain(own)
+    }
+
     fn version(&self) -> String {
         let version = env!("CARGO_PKG_VERSION");
         if self.is_qemu_img() {
@@ -53,7 +59,7 @@ impl Program {
     }
 
     fn help(&self) -> String {
-        let helps: Vec<CommandHelp> = commands::ALL.iter().map(|command| command.help).collect();
+        let helps: Vec<CommandHelp> = self.commands().map(|command| command.help).collect();
         let formats = crate::images::format_names();
         let name = &self.name;
         args::program_help(name, &self.version(), &helps, &formats, !self.is_qemu_img())
@@ -106,6 +112,11 @@ impl Program {
 }
 
 impl Run<'_> {
+    /// Whether what qemu-img has not is to be had.
+    pub(crate) fn has_own(&self) -> bool {
+        !self.program.is_qemu_img()
+    }
+
     /// Prints to standard error behind the program's name.
     pub(crate) fn say(&self, text: &str) {
         self.program.say(text);
@@ -180,7 +191,7 @@ fn own_flags(program: &Program, args: VecDeque<OsString>) -> Result<Option<Chose
         return Err(Stop::Advice("Not enough arguments".to_owned()));
     };
     let name = name.to_string_lossy();
-    match commands::ALL.iter().find(|command| command.help.name == name) {
+    match program.commands().find(|command| command.help.name == name) {
         Some(command) => Ok(Some((command, operands.collect()))),
         None => Err(Stop::Advice(format!("Command not found: {name}"))),
     }

@@ -4,11 +4,13 @@
 mod align;
 mod bench;
 mod chain;
+mod checksum;
 mod commit;
 mod compare;
 mod convert;
 mod crew;
 mod error;
+mod forward;
 mod guard;
 mod measure;
 mod offload;
@@ -28,6 +30,7 @@ mod unit;
 mod worker;
 
 pub use bench::{BenchOptions, bench};
+pub use checksum::{ChecksumOptions, checksum};
 pub use commit::{CommitOptions, commit};
 pub use compare::{CompareError, CompareOptions, Comparison, Difference, Side, compare};
 pub use convert::{ConvertSummary, convert, convert_range};

@@ -45,7 +45,13 @@ impl<'a> Source<'a> {
         Self { parts: vec![part], size_bytes: end }
     }
 
-    /// The size in bytes, to the end of the last image.
+    /// As much of it from the start on.
+    pub(crate) fn up_to(mut self, max_bytes: Option<u64>) -> Self {
+        self.size_bytes = max_bytes.unwrap_or(u64::MAX).min(self.size_bytes);
+        self
+    }
+
+    /// The size in bytes, to the end of the last image unless it was bounded.
     pub(crate) fn size_bytes(&self) -> u64 {
         self.size_bytes
     }

@@ -1,10 +1,11 @@
 //! Hashes by the names of LUKS, and what is made of them.
 
+use core::fmt;
 use md5::Md5;
 use rimg_core::Secret;
 use ripemd::Ripemd160;
 use sha1::Sha1;
-use sha2::digest::Digest;
+use sha2::digest::{Digest, DynDigest};
 use sha2::{Sha224, Sha256, Sha384, Sha512};
 use sm3::Sm3;
 
@@ -99,6 +100,12 @@ impl Hash {
         with_type!(self, digest_of(parts))
     }
 
+    /// For bytes that come piece by piece.
+    #[must_use]
+    pub fn hasher(self) -> Hasher {
+        Hasher { state: with_type!(self, hasher_of()), digest_bytes: self.digest_bytes() }
+    }
+
     /// PBKDF2 with HMAC (RFC 8018, section 5.2): `len_bytes` bytes from a password and a salt,
     /// with so many iterations. 0 iterations are as 1.
     #[must_use]
@@ -107,6 +114,38 @@ impl Hash {
         with_type!(self, derive(password, salt, iterations, key.expose_mut()));
         key
     }
+}
+
+/// A hash of what has come so far.
+pub struct Hasher {
+    state: Box<dyn DynDigest + Send>,
+    digest_bytes: usize,
+}
+
+impl Hasher {
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.state.update(bytes);
+    }
+
+    /// The digest of all bytes.
+    #[must_use]
+    pub fn finish(mut self) -> Vec<u8> {
+        let mut digest = vec![0; self.digest_bytes];
+        // The length is the hash's own, which is all that can be wrong.
+        let _ = self.state.finalize_into_reset(&mut digest);
+        digest
+    }
+}
+
+impl fmt::Debug for Hasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hasher").field("digest_bytes", &self.digest_bytes).finish_non_exhaustive()
+    }
+}
+
+fn hasher_of<D: Digest + DynDigest + Send + 'static>() -> Box<dyn DynDigest + Send> {
+    Box::new(<D as Digest>::new())
 }
 
 fn digest_of<D: Digest>(parts: &[&[u8]]) -> Secret {
@@ -148,6 +187,9 @@ mod tests {
         ];
         for (hash, expected) in Hash::ALL.into_iter().zip(expected) {
             assert_eq!(hash.digest(&[b"a", b"", b"bc"]).expose(), hex(expected), "{hash:?}");
+            let mut hasher = hash.hasher();
+            [&b"ab"[..], b"", b"c"].into_iter().for_each(|part| hasher.update(part));
+            assert_eq!(hasher.finish(), hex(expected), "{hash:?}");
             assert_eq!(hash.digest_bytes() * 2, expected.len());
             assert_eq!(Hash::from_name(hash.name()), Some(hash));
         }

@@ -16,6 +16,6 @@ pub use cipher::{
     CipherAlgorithm, CipherMode, CipherSpec, IvGenerator, SectorCipher, decrypt_aes_cbc,
 };
 pub use error::CipherError;
-pub use hash::Hash;
+pub use hash::{Hash, Hasher};
 pub use pbkdf::iterations_per_second;
 pub use random::{OsRandom, RandomSource};

@@ -11,17 +11,25 @@ pub(crate) struct Flag {
     pub(crate) value: Option<&'static str>,
     /// What it does: a phrase without a full stop.
     pub(crate) help: &'static str,
+    /// Whether qemu-img has it not. Such a flag is not known under that name, and is not to be
+    /// abbreviated, so that it changes nothing for the others.
+    pub(crate) own: bool,
 }
 
 impl Flag {
     /// A flag with one long name and no value; the other forms are added to it.
     pub(crate) const fn new(long: &'static [&'static str], help: &'static str) -> Self {
-        Self { short: None, long, value: None, help }
+        Self { short: None, long, value: None, help, own: false }
     }
 
     /// Adds the letter.
     pub(crate) const fn short(self, letter: u8) -> Self {
         Self { short: Some(letter), ..self }
+    }
+
+    /// Makes it one that qemu-img has not.
+    pub(crate) const fn own(self) -> Self {
+        Self { own: true, ..self }
     }
 
     /// Makes it take a value.
@@ -39,6 +47,8 @@ pub(crate) struct CommandHelp {
     pub(crate) summary: &'static str,
     /// The forms of its command line, without program and command name.
     pub(crate) usage: &'static str,
+    /// A further form, of which qemu-img knows nothing; empty where there is none.
+    pub(crate) own_usage: &'static str,
     /// Its operands and what they are.
     pub(crate) operands: &'static [(&'static str, &'static str)],
     /// Command lines to learn from.

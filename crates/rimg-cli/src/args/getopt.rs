@@ -141,7 +141,8 @@ impl<'t, K: Copy + PartialEq> Getopt<'t, K> {
         if let Some(exact) = names().find(|(_, _, long)| *long == name) {
             return Ok(exact);
         }
-        let fitting: Vec<_> = names().filter(|(_, _, long)| long.starts_with(name)).collect();
+        let fitting = names().filter(|(_, flag, long)| !flag.own && long.starts_with(name));
+        let fitting: Vec<_> = fitting.collect();
         match fitting.as_slice() {
             [] => Err(UsageError(format!("unrecognized option '--{shown}'"))),
             [first, others @ ..] if others.iter().all(|other| other.0 == first.0) => Ok(*first),
@@ -183,6 +184,7 @@ mod tests {
         Format,
         ForceShare,
         Output,
+        Own,
     }
 
     const TABLE: &[(Key, Flag)] = &[
@@ -190,6 +192,7 @@ mod tests {
         (Key::Format, Flag::new(&["format", "form-alias"], "").short(b'f').value("FMT")),
         (Key::ForceShare, Flag::new(&["force-share"], "").short(b'U')),
         (Key::Output, Flag::new(&["output"], "").value("KIND")),
+        (Key::Own, Flag::new(&["formatted", "quietly"], "").own()),
     ];
 
     type Flags = Vec<(Key, Option<String>)>;
@@ -223,6 +226,13 @@ mod tests {
         }
         let run = permuted(&["-qUfraw"]).unwrap().0;
         assert_eq!(run, [(Key::Quiet, None), (Key::ForceShare, None), (Key::Format, raw())]);
+    }
+
+    #[test]
+    fn flags_that_qemu_img_has_not_are_never_abbreviated() {
+        assert_eq!(permuted(&["--quietly"]).unwrap().0, [(Key::Own, None)]);
+        assert_eq!(permuted(&["--qui"]).unwrap().0, [(Key::Quiet, None)]);
+        assert_eq!(permuted(&["--quietl"]), Err("unrecognized option '--quietl'".to_owned()));
     }
 
     #[test]

@@ -6,21 +6,25 @@ use std::fmt::Write as _;
 /// How wide a line of help may get.
 const WIDTH: usize = 79;
 
-/// The help of one command. `program` is how the program was called.
-pub(crate) fn command_help(program: &str, command: &CommandHelp, examples: bool) -> String {
-    let CommandHelp { name, summary, usage, operands, .. } = command;
+/// The help of one command. `program` is how the program was called; `own` whether to show what
+/// qemu-img has not.
+pub(crate) fn command_help(program: &str, command: &CommandHelp, own: bool) -> String {
+    let CommandHelp { name, summary, usage, operands, .. } = *command;
     let mut text = format!("Usage:\n{summary}.  Usage:\n\n");
-    wrap_words(&mut text, &format!("  {program} {name} "), "        ", groups(usage));
+    let own_usage = if own { command.own_usage } else { "" };
+    for form in [usage, own_usage].into_iter().filter(|form| !form.is_empty()) {
+        wrap_words(&mut text, &format!("  {program} {name} "), "        ", groups(form));
+    }
     text.push_str("\nArguments:\n");
-    for flag in (command.flags)() {
+    for flag in (command.flags)().into_iter().filter(|flag| own || !flag.own) {
         let _ = writeln!(text, "  {}", flag_forms(&flag));
         wrap(&mut text, "     ", "     ", flag.help);
     }
-    for (operand, meaning) in *operands {
+    for (operand, meaning) in operands {
         let _ = writeln!(text, "  {operand}");
         wrap(&mut text, "     ", "     ", meaning);
     }
-    if examples && !command.examples.is_empty() {
+    if own && !command.examples.is_empty() {
         text.push_str("\nExamples:\n");
         for example in command.examples {
             let _ = writeln!(text, "  # {}\n  {program} {}", example.does, example.line);

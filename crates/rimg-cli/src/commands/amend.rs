@@ -17,6 +17,7 @@ pub(super) const COMMAND: Command = Command {
         summary: "Change the options that an image was created with",
         usage: "[-f FMT | --image-opts] [-t CACHE] [--force] [-p] [-q] [--object OBJDEF] \
                 -o OPTIONS FILENAME",
+        own_usage: "",
         operands: &[("FILENAME", "the image")],
         examples: &[
             Example {

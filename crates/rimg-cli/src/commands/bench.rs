@@ -18,6 +18,7 @@ pub(super) const COMMAND: Command = Command {
         usage: "[-f FMT | --image-opts] [-t CACHE] [-c COUNT] [-d DEPTH] [-o OFFSET] \
                 [-s BUFFER_SIZE] [-S STEP_SIZE] [-i AIO] [-n] [-w [--pattern PATTERN] \
                 [--flush-interval INTERVAL [--no-drain]]] [-q] [-U] FILENAME",
+        own_usage: "",
         operands: &[("FILENAME", "the image; with -w its contents are overwritten")],
         examples: &[Example {
             does: "Read 64 KiB at a time, 16 requests at once",

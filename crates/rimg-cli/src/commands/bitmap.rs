@@ -16,6 +16,7 @@ pub(super) const COMMAND: Command = Command {
         usage: "(--merge SOURCE | --add | --remove | --clear | --enable | --disable)... \
                 [-b SRC_FILENAME [-F SRC_FMT]] [-g GRANULARITY] [-f FMT | --image-opts] \
                 [--object OBJDEF] FILENAME BITMAP",
+        own_usage: "",
         operands: &[
             ("FILENAME", "the image"),
             ("BITMAP", "the name of the bitmap; what is to be done to it is done in order"),

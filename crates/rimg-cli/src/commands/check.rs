@@ -18,6 +18,7 @@ pub(super) const COMMAND: Command = Command {
         summary: "Check that an image's metadata holds together",
         usage: "[-f FMT | --image-opts] [-T CACHE_MODE] [-r leaks|all] [-q] [-U] \
                 [--output human|json] [--object OBJDEF] FILENAME",
+        own_usage: "",
         operands: &[("FILENAME", "the image")],
         examples: &[
             Example { does: "Check an image", line: "check disk.qcow2" },

@@ -19,6 +19,7 @@ pub(super) const COMMAND: Command = Command {
         summary: "Write what an image holds into the one below it",
         usage: "[-f FMT | --image-opts] [-t CACHE] [-b BASE_IMG] [-r RATE] [-d] [-p] [-q] \
                 [--object OBJDEF] FILENAME",
+        own_usage: "",
         operands: &[("FILENAME", "the image whose contents go down")],
         examples: &[
             Example {

@@ -19,6 +19,7 @@ pub(super) const COMMAND: Command = Command {
         summary: "Check if two images have the same contents",
         usage: "[--image-opts | [-f FMT] [-F FMT]] [-s] [-p] [-q] [-T CACHE] [-U] \
                 [--object OBJDEF] FILENAME1 FILENAME2",
+        own_usage: "",
         operands: &[("FILENAME1, FILENAME2", "the images, of any formats")],
         examples: &[
             Example {

@@ -15,6 +15,7 @@ pub(super) const COMMAND: Command = Command {
         summary: "Create a new, empty image",
         usage: "[-f FMT] [-o FMT_OPTS] [-b BACKING_FILENAME -F BACKING_FMT] [-u] [-q] \
                 [--object OBJDEF] FILENAME [SIZE[bkKMGTPE]]",
+        own_usage: "",
         operands: &[
             ("FILENAME", "the image to create; what is there already is replaced"),
             (

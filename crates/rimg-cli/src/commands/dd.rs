@@ -20,6 +20,7 @@ pub(super) const COMMAND: Command = Command {
         summary: "Copy part of an image into a new one",
         usage: "[-f FMT | --image-opts] [-O OUTPUT_FMT] [-U] [--object OBJDEF] \
                 [bs=BLOCK_SIZE] [count=BLOCKS] [skip=BLOCKS] if=INPUT of=OUTPUT",
+        own_usage: "",
         operands: &[
             ("bs=BLOCK_SIZE", "what count and skip count in (default 512)"),
             ("count=BLOCKS", "where to end, counted from the start of INPUT"),

@@ -17,6 +17,7 @@ pub(super) const COMMAND: Command = Command {
         name: "info",
         summary: "Show what an image says of itself",
         usage: "[-f FMT | --image-opts] [-b] [-U] [--object OBJDEF] [--output human|json] FILENAME",
+        own_usage: "",
         operands: &[("FILENAME", "the image")],
         examples: &[
             Example { does: "Show format, sizes and backing file", line: "info disk.qcow2" },

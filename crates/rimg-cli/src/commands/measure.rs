@@ -22,6 +22,7 @@ pub(super) const COMMAND: Command = Command {
         summary: "Calculate how large the file of a new image would become",
         usage: "[-f FMT | --image-opts] [-l SNAPSHOT] [-U] [-O OUTPUT_FMT] [-o OPTIONS] \
                 [--output human|json] [--object OBJDEF] (--size SIZE | FILENAME)",
+        own_usage: "",
         operands: &[("FILENAME", "the image that would be converted")],
         examples: &[
             Example {

@@ -4,6 +4,7 @@ mod amend;
 mod bench;
 mod bitmap;
 mod check;
+mod checksum;
 mod commit;
 mod compare;
 mod convert;
@@ -37,7 +38,7 @@ pub(crate) struct Command {
     pub(crate) run: fn(&mut Run<'_>, Vec<OsString>) -> Result<u8, Stop>,
 }
 
-/// Every command there is, in the order of help.
+/// The commands of qemu-img, in the order of help.
 pub(crate) const ALL: &[Command] = &[
     amend::COMMAND,
     bench::COMMAND,
@@ -55,6 +56,9 @@ pub(crate) const ALL: &[Command] = &[
     resize::COMMAND,
     snapshot::COMMAND,
 ];
+
+/// The commands that qemu-img has not, and that are not there under that name.
+pub(crate) const OWN: &[Command] = &[checksum::COMMAND];
 
 /// Flags that several commands have.
 mod common {
@@ -78,6 +82,11 @@ mod common {
     );
     pub(super) const FORCE_SHARE: Flag =
         Flag::new(&["force-share"], "open an image that another program is writing to").short(b'U');
+}
+
+/// The flags of a command that are known: those that qemu-img has not only if `own`.
+fn known<K: Copy>(table: &[(K, Flag)], own: bool) -> Vec<(K, Flag)> {
+    table.iter().filter(|(_, flag)| own || !flag.own).copied().collect()
 }
 
 /// Goes through the flags of a command, giving each to `take`, and returns its operands.

@@ -18,6 +18,7 @@ pub(super) const COMMAND: Command = Command {
         usage: "[-f FMT | --image-opts] [-t CACHE] [-q] [-U] [-p] \
                 [-b BACKING_FILENAME [-F BACKING_FMT] [-T BACKING_CACHE]] [-u] [-c] \
                 [--object OBJDEF] FILENAME",
+        own_usage: "",
         operands: &[("FILENAME", "the image that gets another one below")],
         examples: &[
             Example {

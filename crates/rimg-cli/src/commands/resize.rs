@@ -17,6 +17,7 @@ pub(super) const COMMAND: Command = Command {
         summary: "Make a disk larger or smaller",
         usage: "[-f FMT | --image-opts] [--preallocation PREALLOC] [--shrink] [--object OBJDEF] \
                 [-q] FILENAME [+-]SIZE[bkKMGTPE]",
+        own_usage: "",
         operands: &[
             ("FILENAME", "the image"),
             (

@@ -18,6 +18,7 @@ pub(super) const COMMAND: Command = Command {
         summary: "List, take, restore and delete the internal snapshots of an image",
         usage: "[-f FMT | --image-opts] [-l | -a|-c|-d SNAPSHOT] [-q] [-U] [--object OBJDEF] \
                 FILENAME",
+        own_usage: "",
         operands: &[("FILENAME", "the image")],
         examples: &[
             Example { does: "List the snapshots of an image", line: "snapshot -l disk.qcow2" },

@@ -2,7 +2,7 @@
 
 use crate::args::Flag;
 use crate::commands::snapshot_name::SnapshotName;
-use crate::commands::{MAX_SIZE, common, parse, ranged_size, text};
+use crate::commands::{MAX_SIZE, common, known, parse, ranged_size, text};
 use crate::message::Stop;
 use crate::options::{OptionList, parse_number};
 use crate::secrets::add_object;
@@ -38,6 +38,7 @@ enum Key {
     Compress,
     NoCreate,
     Progress,
+    Verify,
 }
 
 const FLAGS: &[(Key, Flag)] = &[
@@ -158,6 +159,14 @@ const FLAGS: &[(Key, Flag)] = &[
         Flag::new(&[], "do not create the target: write into what is there").short(b'n'),
     ),
     (Key::Progress, Flag::new(&[], "show how far the work is").short(b'p')),
+    (
+        Key::Verify,
+        Flag::new(
+            &["verify"],
+            "read both images again when all is written, and fail if their hashes differ",
+        )
+        .own(),
+    ),
 ];
 
 /// All flags, for help.
@@ -192,6 +201,7 @@ pub(super) struct Args {
     pub(super) no_create: bool,
     pub(super) target_is_zero: bool,
     pub(super) salvage: bool,
+    pub(super) verify: bool,
     pub(super) bitmaps: bool,
     pub(super) skip_broken_bitmaps: bool,
     pub(super) sources: Vec<OsString>,
@@ -208,10 +218,15 @@ pub(super) enum Task {
 }
 
 impl Task {
-    /// Reads a command line. `warn` is told what is not wrong enough to stop.
-    pub(super) fn parse(words: Vec<OsString>, warn: &mut dyn FnMut(&str)) -> Result<Self, Stop> {
+    /// Reads a command line, with the flags that qemu-img has not if `own`. `warn` is told what is
+    /// not wrong enough to stop.
+    pub(super) fn parse(
+        words: Vec<OsString>,
+        own: bool,
+        warn: &mut dyn FnMut(&str),
+    ) -> Result<Self, Stop> {
         let mut args = Box::<Args>::default();
-        let mut operands = parse(FLAGS, words, |key, value| {
+        let mut operands = parse(&known(FLAGS, own), words, |key, value| {
             match key {
                 Key::Help => return Err(Stop::Help),
                 Key::Quiet => args.quiet = true,
@@ -239,6 +254,7 @@ impl Task {
                 Key::Compress => args.compress = true,
                 Key::NoCreate => args.no_create = true,
                 Key::Progress => args.progress = true,
+                Key::Verify => args.verify = true,
             }
             Ok(())
         })?;
@@ -321,7 +337,7 @@ mod tests {
 
     fn task(words: &[&str]) -> Result<Task, String> {
         let words = words.iter().map(OsString::from).collect();
-        Task::parse(words, &mut |_| ()).map_err(|stop| match stop {
+        Task::parse(words, true, &mut |_| ()).map_err(|stop| match stop {
             Stop::Failed { message, .. } => message,
             other => format!("{other:?}"),
         })
@@ -355,6 +371,16 @@ mod tests {
             task(&["-l", "snapshot.foo=1", "a", "b"]).unwrap_err(),
             "Failed in parsing snapshot param 'snapshot.foo=1'"
         );
+    }
+
+    #[test]
+    fn qemu_img_knows_nothing_of_verification() {
+        assert!(args(&["--verify", "a", "b"]).verify);
+        let words = ["--verify", "a", "b"].map(OsString::from).to_vec();
+        match Task::parse(words, false, &mut |_| ()) {
+            Err(Stop::Usage(message)) => assert_eq!(message, "unrecognized option '--verify'"),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

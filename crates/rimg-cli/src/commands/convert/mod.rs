@@ -2,6 +2,7 @@
 
 mod args;
 mod bitmaps;
+mod verify;
 
 use crate::args::{CommandHelp, Example};
 use crate::commands::watch::{Watch, cancel_on_signals};
@@ -19,6 +20,7 @@ use std::fs;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 pub(super) const COMMAND: Command = Command {
     help: CommandHelp {
@@ -28,6 +30,7 @@ pub(super) const COMMAND: Command = Command {
                 [-o TGT_OPTS | --target-image-opts] [-t TGT_CACHE] [-n [--target-is-zero]] [-c] \
                 [-S SPARSE_SIZE] [-B BACKING_FILENAME -F BACKING_FMT] [-m NUM_COROUTINES] [-W] \
                 [-C] [-r RATE] [--bitmaps [--skip-broken-bitmaps]] [--salvage] [-p] [-q] SRC_FILENAME [SRC_FILENAME2 ...] TGT_FILENAME",
+        own_usage: "[--verify] ... SRC_FILENAME [SRC_FILENAME2 ...] TGT_FILENAME",
         operands: &[
             ("SRC_FILENAME", "the image to read; of several, one is put behind the other"),
             ("TGT_FILENAME", "the image to write; what is there already is replaced"),
@@ -44,6 +47,10 @@ pub(super) const COMMAND: Command = Command {
             Example {
                 does: "Write an image to a disk, past the page cache, and show how far it is",
                 line: "convert -p -n -t none -O raw disk.qcow2 /dev/sdX",
+            },
+            Example {
+                does: "Convert, and be sure that what was written is what was read",
+                line: "convert --verify -O qcow2 disk.vmdk disk.qcow2",
             },
             Example {
                 does: "Take the disk out of an internal snapshot",
@@ -63,7 +70,7 @@ pub(super) const COMMAND: Command = Command {
 const PROGRESS_STEP: f32 = 1.0;
 
 fn run(run: &mut Run<'_>, words: Vec<OsString>) -> Result<u8, Stop> {
-    match Task::parse(words, &mut |text| run.say(text))? {
+    match Task::parse(words, run.has_own(), &mut |text| run.say(text))? {
         Task::OptionHelp { format, file } => create::print_options(run, &format, file),
         Task::Convert(args) => {
             let progress = Progress::start(args.progress && !args.quiet, PROGRESS_STEP);
@@ -90,16 +97,31 @@ fn convert_images(args: &Args, watch: &Watch<'_>) -> Result<(), Stop> {
         return Err(Stop::failed(format!("'{}' is a source, too", text(&args.target))));
     }
     let options = options(args);
-    let (target, guard) = open_target(args, sources.size_bytes())?;
+    let cancel = cancel_on_signals()?;
+    let Target { opened: target, guard, name, how } = open_target(args, sources.size_bytes())?;
     if let Some(bitmaps) = &bitmaps {
         bitmaps.check_target(&target)?;
     }
-    let copied = copy(args, &sources, &target, options, watch).and_then(|()| match &bitmaps {
-        // The data is whole, whatever becomes of these.
-        Some(bitmaps) => bitmaps.copy(&target, watch).map_err(Trouble::NotBegun),
-        None => Ok(()),
+    let copied =
+        copy(args, &sources, &target, options, watch, &cancel).and_then(|()| match &bitmaps {
+            // The data is whole, whatever becomes of these.
+            Some(bitmaps) => bitmaps.copy(&target, watch).map_err(Trouble::NotBegun),
+            None => Ok(()),
+        });
+    let closed = copied.and_then(|()| target.close().map_err(Trouble::Half));
+    let verified = closed.and_then(|()| match args.verify {
+        true => verify::verify(
+            &sources.images(),
+            sources.size_bytes(),
+            (&name, how),
+            args.salvage,
+            watch,
+            &cancel,
+        )
+        .map_err(Trouble::Half),
+        false => Ok(()),
     });
-    match copied.and_then(|()| target.close().map_err(Trouble::Half)) {
+    match verified {
         Ok(()) => {
             guard.complete();
             Ok(())
@@ -124,6 +146,7 @@ fn copy(
     target: &Opened,
     mut options: ConvertOptions,
     watch: &Watch<'_>,
+    cancel: &AtomicBool,
 ) -> Result<(), Trouble> {
     // Of VMDKs some kinds compress; for the others qemu-img passes over the wish.
     options.compress &= target.format() != "vmdk" || target.disk().compressor().is_some();
@@ -139,8 +162,7 @@ fn copy(
         }
     }
     let sources = sources.images();
-    let cancel = cancel_on_signals().map_err(Trouble::NotBegun)?;
-    convert(&sources, target.disk(), &options, watch, &cancel).map(|_| ()).map_err(explain)
+    convert(&sources, target.disk(), &options, watch, cancel).map(|_| ()).map_err(explain)
 }
 
 fn explain(error: ConvertError) -> Trouble {
@@ -240,8 +262,17 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     Some((metadata.dev(), metadata.ino()))
 }
 
+/// The image that is written.
+struct Target {
+    opened: Opened,
+    guard: TargetGuard,
+    /// How to find it again.
+    name: ImageName,
+    how: How,
+}
+
 /// Makes the target, unless it is there already, and opens it.
-fn open_target(args: &Args, size_bytes: u64) -> Result<(Opened, TargetGuard), Stop> {
+fn open_target(args: &Args, size_bytes: u64) -> Result<Target, Stop> {
     let format = args.target_format.as_deref();
     let mut how = How {
         writable: true,
@@ -257,8 +288,9 @@ fn open_target(args: &Args, size_bytes: u64) -> Result<(Opened, TargetGuard), St
             images::require_compression(format).map_err(Stop::failed)?;
         }
         how.cache = images::target_cache(args.target_cache.as_deref())?;
-        let target = images::open(&name, &how)?;
-        return Ok((target, TargetGuard::existing(name.path())));
+        let opened = images::open(&name, &how)?;
+        let guard = TargetGuard::existing(name.path());
+        return Ok(Target { opened, guard, name, how });
     }
     let format = format.unwrap_or("raw");
     let wishes = TargetWishes {
@@ -280,5 +312,6 @@ fn open_target(args: &Args, size_bytes: u64) -> Result<(Opened, TargetGuard), St
     let guard = TargetGuard::created(files);
     let name = ImageName::parse(&args.target, false, &mut how)?;
     // On failure the guard removes what was made.
-    Ok((images::open(&name, &how)?, guard))
+    let opened = images::open(&name, &how)?;
+    Ok(Target { opened, guard, name, how })
 }

@@ -21,6 +21,7 @@ pub(super) const COMMAND: Command = Command {
         summary: "Show which parts of an image are stored, and where",
         usage: "[-f FMT | --image-opts] [--object OBJDEF] [--output human|json] \
                 [--start-offset OFFSET] [--max-length LENGTH] [-U] FILENAME",
+        own_usage: "",
         operands: &[("FILENAME", "the image")],
         examples: &[
             Example { does: "List what is stored", line: "map disk.qcow2" },
