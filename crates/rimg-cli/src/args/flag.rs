@@ -51,6 +51,8 @@ pub(crate) struct CommandHelp {
     pub(crate) own_usage: &'static str,
     /// Its operands and what they are.
     pub(crate) operands: &'static [(&'static str, &'static str)],
+    /// Those of which qemu-img knows nothing.
+    pub(crate) own_operands: &'static [(&'static str, &'static str)],
     /// Command lines to learn from.
     pub(crate) examples: &'static [Example],
     /// All its flags.

@@ -20,7 +20,8 @@ pub(crate) fn command_help(program: &str, command: &CommandHelp, own: bool) -> S
         let _ = writeln!(text, "  {}", flag_forms(&flag));
         wrap(&mut text, "     ", "     ", flag.help);
     }
-    for (operand, meaning) in operands {
+    let own_operands = if own { command.own_operands } else { &[] };
+    for (operand, meaning) in operands.iter().chain(own_operands) {
         let _ = writeln!(text, "  {operand}");
         wrap(&mut text, "     ", "     ", meaning);
     }

@@ -19,6 +19,7 @@ pub(super) const COMMAND: Command = Command {
                 -o OPTIONS FILENAME",
         own_usage: "",
         operands: &[("FILENAME", "the image")],
+        own_operands: &[],
         examples: &[
             Example {
                 does: "Make an image readable for old programs",

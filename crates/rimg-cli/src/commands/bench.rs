@@ -20,6 +20,7 @@ pub(super) const COMMAND: Command = Command {
                 [--flush-interval INTERVAL [--no-drain]]] [-q] [-U] FILENAME",
         own_usage: "",
         operands: &[("FILENAME", "the image; with -w its contents are overwritten")],
+        own_operands: &[],
         examples: &[Example {
             does: "Read 64 KiB at a time, 16 requests at once",
             line: "bench -c 10000 -d 16 -s 64k disk.qcow2",

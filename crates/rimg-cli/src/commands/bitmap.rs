@@ -21,6 +21,7 @@ pub(super) const COMMAND: Command = Command {
             ("FILENAME", "the image"),
             ("BITMAP", "the name of the bitmap; what is to be done to it is done in order"),
         ],
+        own_operands: &[],
         examples: &[
             Example {
                 does: "Remember from now on what is written",

@@ -20,6 +20,7 @@ pub(super) const COMMAND: Command = Command {
                 [--output human|json] [--object OBJDEF] FILENAME",
         own_usage: "",
         operands: &[("FILENAME", "the image")],
+        own_operands: &[],
         examples: &[
             Example { does: "Check an image", line: "check disk.qcow2" },
             Example { does: "Check an image and repair it", line: "check -r all disk.qcow2" },

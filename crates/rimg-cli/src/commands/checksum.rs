@@ -22,6 +22,7 @@ pub(super) const COMMAND: Command = Command {
         own_usage: "[-f FMT | --image-opts] [-a ALGORITHM] [-T CACHE] [-U] [--object OBJDEF] [-p] \
                     [-q] FILENAME [FILENAME2 ...]",
         operands: &[("FILENAME", "the images; a line is printed for each, as sha256sum does")],
+        own_operands: &[],
         examples: &[
             Example {
                 does: "The same as: qemu-img convert -O raw disk.qcow2 disk.raw; sha256sum disk.raw",

@@ -21,6 +21,7 @@ pub(super) const COMMAND: Command = Command {
                 [--object OBJDEF] FILENAME",
         own_usage: "",
         operands: &[("FILENAME", "the image whose contents go down")],
+        own_operands: &[],
         examples: &[
             Example {
                 does: "Write an overlay into its backing image, and empty it",

@@ -21,6 +21,7 @@ pub(super) const COMMAND: Command = Command {
                 [--object OBJDEF] FILENAME1 FILENAME2",
         own_usage: "",
         operands: &[("FILENAME1, FILENAME2", "the images, of any formats")],
+        own_operands: &[],
         examples: &[
             Example {
                 does: "Compare what two images hold, whatever their formats",

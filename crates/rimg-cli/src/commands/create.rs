@@ -24,6 +24,7 @@ pub(super) const COMMAND: Command = Command {
                  as large as that of BACKING_FILENAME",
             ),
         ],
+        own_operands: &[],
         examples: &[
             Example {
                 does: "Create an image for a disk of 20 GiB",

@@ -28,6 +28,7 @@ pub(super) const COMMAND: Command = Command {
             ("if=INPUT", "the image to read"),
             ("of=OUTPUT", "the image to write; what is there already is replaced"),
         ],
+        own_operands: &[],
         examples: &[Example {
             does: "Copy the first GiB of a disk",
             line: "dd -O qcow2 bs=1M count=1024 if=disk.raw of=start.qcow2",

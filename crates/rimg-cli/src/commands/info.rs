@@ -19,6 +19,7 @@ pub(super) const COMMAND: Command = Command {
         usage: "[-f FMT | --image-opts] [-b] [-U] [--object OBJDEF] [--output human|json] FILENAME",
         own_usage: "",
         operands: &[("FILENAME", "the image")],
+        own_operands: &[],
         examples: &[
             Example { does: "Show format, sizes and backing file", line: "info disk.qcow2" },
             Example {

@@ -24,6 +24,7 @@ pub(super) const COMMAND: Command = Command {
                 [--output human|json] [--object OBJDEF] (--size SIZE | FILENAME)",
         own_usage: "",
         operands: &[("FILENAME", "the image that would be converted")],
+        own_operands: &[],
         examples: &[
             Example {
                 does: "How much room converting to qcow2 takes",

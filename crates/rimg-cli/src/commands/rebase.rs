@@ -20,6 +20,7 @@ pub(super) const COMMAND: Command = Command {
                 [--object OBJDEF] FILENAME",
         own_usage: "",
         operands: &[("FILENAME", "the image that gets another one below")],
+        own_operands: &[],
         examples: &[
             Example {
                 does: "Put an overlay onto another base, with what that lacks",

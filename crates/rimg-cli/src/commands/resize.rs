@@ -26,6 +26,7 @@ pub(super) const COMMAND: Command = Command {
                  an optional suffix (in powers of 1024)",
             ),
         ],
+        own_operands: &[],
         examples: &[
             Example { does: "Make a disk 10 GiB larger", line: "resize disk.qcow2 +10G" },
             Example {

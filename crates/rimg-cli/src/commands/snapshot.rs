@@ -20,6 +20,7 @@ pub(super) const COMMAND: Command = Command {
                 FILENAME",
         own_usage: "",
         operands: &[("FILENAME", "the image")],
+        own_operands: &[],
         examples: &[
             Example { does: "List the snapshots of an image", line: "snapshot -l disk.qcow2" },
             Example {

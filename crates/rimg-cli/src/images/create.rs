@@ -7,7 +7,7 @@ use crate::images::open::{How, KEY_SECRETS, open_or_reason};
 use crate::message::{describe, describe_io};
 use crate::options::{self, Chosen, OptionList};
 use rimg::{
-    Creator, Error, FileError, FormatInfo, ImageInfo, LocalFiles, LockConflict, OptionSpec,
+    Creator, Error, FileError, FormatInfo, ImageInfo, LocalFiles, LockConflict, OptionSpec, Plan,
     RawOptions,
 };
 use std::ffi::{OsStr, OsString};
@@ -169,6 +169,15 @@ impl PlannedImage {
     /// # Errors
     /// The message, without the image's name.
     pub(crate) fn create(&self) -> Result<Vec<PathBuf>, String> {
+        let path = self.path();
+        self.plan()?.carry_out(&path).map_err(|FileError { source, .. }| self.reason(&source))
+    }
+
+    /// What would be made.
+    ///
+    /// # Errors
+    /// As for [`create`](Self::create).
+    pub(crate) fn plan(&self) -> Result<Plan, String> {
         let backing_format = self.chosen.plain("backing_fmt");
         if let Some(unknown) = backing_format.filter(|name| format(name).is_none()) {
             return Err(format!("Parameter 'backing-fmt' does not accept value '{unknown}'"));
@@ -182,11 +191,7 @@ impl PlannedImage {
         if let Some(info) = &self.backing {
             creator = creator.known_backing(info.clone());
         }
-        let path = self.path();
-        creator
-            .plan(&path)
-            .and_then(|plan| plan.carry_out(&path))
-            .map_err(|FileError { source, .. }| self.reason(&source))
+        creator.plan(self.path()).map_err(|FileError { source, .. }| self.reason(&source))
     }
 
     /// What the format is told: not what is for the file alone.

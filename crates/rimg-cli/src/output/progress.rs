@@ -12,8 +12,15 @@ pub(crate) struct Progress {
 #[derive(Debug)]
 enum Shown {
     Nowhere,
-    Percentages { printed: Option<f32>, step: f32 },
-    Bar(ProgressBar),
+    Percentages { printed: Option<f32>, step: f32, to: Stream },
+    Bar(ProgressBar, Stream),
+}
+
+/// Where percentages are printed.
+#[derive(Debug, Clone, Copy)]
+enum Stream {
+    Output,
+    Error,
 }
 
 /// The bar's resolution: hundredths of a percent, as the percentages have.
@@ -25,11 +32,21 @@ impl Progress {
         let shown = if !wanted {
             Shown::Nowhere
         } else if io::stdout().is_terminal() {
-            let bar = ProgressBar::with_draw_target(Some(BAR_LENGTH), ProgressDrawTarget::stdout());
-            let style = ProgressStyle::with_template("{wide_bar} {percent:>3}% {eta:>4}");
-            Shown::Bar(style.map_or_else(|_| bar.clone(), |style| bar.clone().with_style(style)))
+            bar(Stream::Output)
         } else {
-            Shown::Percentages { printed: None, step }
+            Shown::Percentages { printed: None, step, to: Stream::Output }
+        };
+        Self { shown }
+    }
+
+    /// As [`start`](Self::start), on standard error: for work whose result goes to standard output.
+    pub(crate) fn beside_output(wanted: bool, step: f32) -> Self {
+        let shown = if !wanted {
+            Shown::Nowhere
+        } else if io::stderr().is_terminal() {
+            bar(Stream::Error)
+        } else {
+            Shown::Percentages { printed: None, step, to: Stream::Error }
         };
         Self { shown }
     }
@@ -38,14 +55,14 @@ impl Progress {
     pub(crate) fn set(&mut self, percent: f32) {
         match &mut self.shown {
             Shown::Nowhere => {}
-            Shown::Percentages { printed, step } => {
+            Shown::Percentages { printed, step, to } => {
                 let grown = printed.is_none_or(|printed| percent > printed + *step);
                 if grown || percent >= 100.0 {
                     *printed = Some(percent);
-                    print_percent(percent);
+                    print_to(*to, &format!("    ({percent:.2}/100%)\r"));
                 }
             }
-            Shown::Bar(bar) => bar.set_position(bar_position(percent)),
+            Shown::Bar(bar, _) => bar.set_position(bar_position(percent)),
         }
     }
 
@@ -53,7 +70,7 @@ impl Progress {
     pub(crate) fn aside(&self, say: impl FnOnce()) {
         match &self.shown {
             Shown::Nowhere | Shown::Percentages { .. } => say(),
-            Shown::Bar(bar) => bar.suspend(say),
+            Shown::Bar(bar, _) => bar.suspend(say),
         }
     }
 
@@ -61,10 +78,10 @@ impl Progress {
     pub(crate) fn end(self) {
         match self.shown {
             Shown::Nowhere => {}
-            Shown::Percentages { .. } => print("\n"),
-            Shown::Bar(bar) => {
+            Shown::Percentages { to, .. } => print_to(to, "\n"),
+            Shown::Bar(bar, stream) => {
                 bar.abandon();
-                print("\n");
+                print_to(stream, "\n");
             }
         }
     }
@@ -90,13 +107,29 @@ fn bar_position(percent: f32) -> u64 {
     (percent * 100.0) as u64
 }
 
-fn print_percent(percent: f32) {
-    print(&format!("    ({percent:.2}/100%)\r"));
+fn bar(stream: Stream) -> Shown {
+    let target = match stream {
+        Stream::Output => ProgressDrawTarget::stdout(),
+        Stream::Error => ProgressDrawTarget::stderr(),
+    };
+    let bar = ProgressBar::with_draw_target(Some(BAR_LENGTH), target);
+    let style = ProgressStyle::with_template("{wide_bar} {percent:>3}% {eta:>4}");
+    let bar = style.map_or_else(|_| bar.clone(), |style| bar.clone().with_style(style));
+    Shown::Bar(bar, stream)
 }
 
 /// Prints to standard output at once, between what shows progress.
 pub(crate) fn print(text: &str) {
-    let mut out = io::stdout().lock();
+    print_to(Stream::Output, text);
+}
+
+fn print_to(stream: Stream, text: &str) {
     // A reader that went away must not stop the work.
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    let _ = match stream {
+        Stream::Output => {
+            let mut out = io::stdout().lock();
+            out.write_all(text.as_bytes()).and_then(|()| out.flush())
+        }
+        Stream::Error => io::stderr().lock().write_all(text.as_bytes()),
+    };
 }

@@ -39,6 +39,7 @@ enum Key {
     NoCreate,
     Progress,
     Verify,
+    Size,
 }
 
 const FLAGS: &[(Key, Flag)] = &[
@@ -167,6 +168,12 @@ const FLAGS: &[(Key, Flag)] = &[
         )
         .own(),
     ),
+    (
+        Key::Size,
+        Flag::new(&["size"], "how large the disk is that comes from standard input")
+            .value("SIZE")
+            .own(),
+    ),
 ];
 
 /// All flags, for help.
@@ -202,6 +209,7 @@ pub(super) struct Args {
     pub(super) target_is_zero: bool,
     pub(super) salvage: bool,
     pub(super) verify: bool,
+    pub(super) size: Option<u64>,
     pub(super) bitmaps: bool,
     pub(super) skip_broken_bitmaps: bool,
     pub(super) sources: Vec<OsString>,
@@ -255,6 +263,7 @@ impl Task {
                 Key::NoCreate => args.no_create = true,
                 Key::Progress => args.progress = true,
                 Key::Verify => args.verify = true,
+                Key::Size => args.size = Some(ranged_size("size", &value, MAX_SIZE)?),
             }
             Ok(())
         })?;

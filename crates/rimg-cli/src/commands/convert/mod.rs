@@ -2,6 +2,7 @@
 
 mod args;
 mod bitmaps;
+mod pipe;
 mod verify;
 
 use crate::args::{CommandHelp, Example};
@@ -13,6 +14,7 @@ use crate::output::progress::Progress;
 use crate::program::Run;
 use args::{Args, Task};
 use bitmaps::BitmapCopies;
+use pipe::Pipes;
 use rimg::{BlockImage, Layer};
 use rimg_convert::{ConvertError, ConvertOptions, TargetBacking, TargetGuard, convert};
 use std::ffi::{OsStr, OsString};
@@ -30,11 +32,16 @@ pub(super) const COMMAND: Command = Command {
                 [-o TGT_OPTS | --target-image-opts] [-t TGT_CACHE] [-n [--target-is-zero]] [-c] \
                 [-S SPARSE_SIZE] [-B BACKING_FILENAME -F BACKING_FMT] [-m NUM_COROUTINES] [-W] \
                 [-C] [-r RATE] [--bitmaps [--skip-broken-bitmaps]] [--salvage] [-p] [-q] SRC_FILENAME [SRC_FILENAME2 ...] TGT_FILENAME",
-        own_usage: "[--verify] ... SRC_FILENAME [SRC_FILENAME2 ...] TGT_FILENAME",
+        own_usage: "[--verify] [--size SIZE] ... SRC_FILENAME|- [SRC_FILENAME2 ...] TGT_FILENAME|-",
         operands: &[
             ("SRC_FILENAME", "the image to read; of several, one is put behind the other"),
             ("TGT_FILENAME", "the image to write; what is there already is replaced"),
         ],
+        own_operands: &[(
+            "-",
+            "as SRC_FILENAME, with -f raw: standard input; as TGT_FILENAME: standard output \
+                 (./- is a file)",
+        )],
         examples: &[
             Example {
                 does: "Make a raw image of a qcow2 image",
@@ -51,6 +58,14 @@ pub(super) const COMMAND: Command = Command {
             Example {
                 does: "Convert, and be sure that what was written is what was read",
                 line: "convert --verify -O qcow2 disk.vmdk disk.qcow2",
+            },
+            Example {
+                does: "Send an image over the network, in one go and without a temporary file",
+                line: "convert -O qcow2 disk.vmdk - | ssh host 'cat > disk.qcow2'",
+            },
+            Example {
+                does: "Make an image of what comes out of a pipe",
+                line: "convert -f raw -O qcow2 - disk.qcow2 < /dev/sdX",
             },
             Example {
                 does: "Take the disk out of an internal snapshot",
@@ -73,10 +88,19 @@ fn run(run: &mut Run<'_>, words: Vec<OsString>) -> Result<u8, Stop> {
     match Task::parse(words, run.has_own(), &mut |text| run.say(text))? {
         Task::OptionHelp { format, file } => create::print_options(run, &format, file),
         Task::Convert(args) => {
-            let progress = Progress::start(args.progress && !args.quiet, PROGRESS_STEP);
+            let pipes = if run.has_own() { Pipes::of(&args)? } else { Pipes::None };
+            let wanted = args.progress && !args.quiet;
+            let progress = match pipes {
+                Pipes::Output => Progress::beside_output(wanted, PROGRESS_STEP),
+                _ => Progress::start(wanted, PROGRESS_STEP),
+            };
             let watch = Watch::new(run, progress);
             watch.show(0.0);
-            let result = convert_images(&args, &watch);
+            let result = match pipes {
+                Pipes::None => convert_images(&args, &watch),
+                Pipes::Input => pipe::from_input(&args, &watch),
+                Pipes::Output => pipe::to_output(&args, &watch),
+            };
             if result.is_ok() {
                 watch.show(100.0);
             }
@@ -170,7 +194,8 @@ fn explain(error: ConvertError) -> Trouble {
         ConvertError::Cancelled => {
             Trouble::Half(Stop::failed("interrupted").with_exit(INTERRUPTED))
         }
-        ConvertError::ReadOnly
+        ConvertError::Target { doing: "creating" | "laying out", .. }
+        | ConvertError::ReadOnly
         | ConvertError::NoCompression
         | ConvertError::TargetTooSmall { .. }
         | ConvertError::Options(_) => Trouble::NotBegun(Stop::failed(chain(&error))),

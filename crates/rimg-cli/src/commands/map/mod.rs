@@ -23,6 +23,7 @@ pub(super) const COMMAND: Command = Command {
                 [--start-offset OFFSET] [--max-length LENGTH] [-U] FILENAME",
         own_usage: "",
         operands: &[("FILENAME", "the image")],
+        own_operands: &[],
         examples: &[
             Example { does: "List what is stored", line: "map disk.qcow2" },
             Example {
