@@ -65,6 +65,12 @@ pub trait Storage: Send + Sync + Debug {
         Ok(false)
     }
 
+    /// Says what the accesses that follow are about, by QEMU's name for it: `l2_load`,
+    /// `cluster_alloc`. Storages that inject errors listen; nobody else does.
+    fn note(&self, event: &'static str) {
+        let _ = event;
+    }
+
     /// The local file behind this storage, for implementations of [`Storage::copy_to`].
     fn local_file(&self) -> Option<&std::fs::File> {
         None

@@ -2,12 +2,16 @@
 #![cfg_attr(not(feature = "mmap"), forbid(unsafe_code))]
 #![cfg_attr(feature = "mmap", deny(unsafe_code))]
 
+mod debug;
 mod file;
 mod memory;
 #[cfg(feature = "mmap")]
 mod mmap;
+mod null;
 
+pub use debug::{Access, DEBUG_EVENTS, DebugAction, DebugRule, DebugStorage, Injection};
 pub use file::{CacheMode, Creation, FileOptions, FileStorage, LockConflict, Locking, Permission};
 pub use memory::MemoryStorage;
 #[cfg(feature = "mmap")]
 pub use mmap::MmapStorage;
+pub use null::NullStorage;
