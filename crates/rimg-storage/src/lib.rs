@@ -7,6 +7,7 @@ mod file;
 mod memory;
 #[cfg(feature = "mmap")]
 mod mmap;
+mod nbd;
 mod null;
 
 pub use debug::{Access, DEBUG_EVENTS, DebugAction, DebugRule, DebugStorage, Injection};
@@ -14,4 +15,5 @@ pub use file::{CacheMode, Creation, FileOptions, FileStorage, LockConflict, Lock
 pub use memory::MemoryStorage;
 #[cfg(feature = "mmap")]
 pub use mmap::MmapStorage;
+pub use nbd::{NbdAddress, NbdError, NbdOptions, NbdServer, NbdStorage};
 pub use null::NullStorage;

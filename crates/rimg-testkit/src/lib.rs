@@ -11,6 +11,7 @@ pub mod golden;
 pub mod guest;
 pub mod legacy;
 mod model;
+pub mod nbd;
 pub mod peer;
 pub mod qcow2;
 mod recording;
