@@ -2,6 +2,7 @@
 
 use crate::image::RawImage;
 use crate::measure::RawMeasure;
+use crate::options::Window;
 use crate::{FORMAT, create, options};
 use rimg_core::{
     BlockImage, FormatDriver, FormatInfo, Match, Measure, OpenOptions, ProbeWindow, RawOptions,
@@ -39,8 +40,8 @@ impl FormatDriver for RawDriver {
 
     /// Takes the bytes as they are; what they look like is never asked.
     fn open(&self, file: Arc<dyn Storage>, how: &OpenOptions<'_>) -> Result<Box<dyn BlockImage>> {
-        how.refuse_options(FORMAT)?;
-        Ok(Box::new(RawImage::open(file, how.writable)?))
+        let window = Window::parse(how.options)?;
+        Ok(Box::new(RawImage::open(file, how.writable, window)?))
     }
 
     fn create(

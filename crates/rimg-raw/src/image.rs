@@ -1,5 +1,6 @@
 //! The open image.
 
+use crate::options::Window;
 use crate::{FORMAT, SECTOR_BYTES};
 use core::ops::Range;
 use rimg_core::{
@@ -18,7 +19,9 @@ const MAX_FIRST_RUN_BYTES: u64 = 1 << 17;
 pub(crate) struct RawImage {
     pub(crate) file: Arc<dyn Storage>,
     writable: bool,
-    /// The length of the file in bytes. The disk goes on to the end of the last sector, with
+    /// The part of the file that counts.
+    pub(crate) window: Window,
+    /// The length of that part in bytes. The disk goes on to the end of the last sector, with
     /// zeroes.
     pub(crate) file_len: AtomicU64,
     size_bytes: AtomicU64,
@@ -27,13 +30,14 @@ pub(crate) struct RawImage {
 }
 
 impl RawImage {
-    pub(crate) fn open(file: Arc<dyn Storage>, writable: bool) -> Result<Self> {
+    pub(crate) fn open(file: Arc<dyn Storage>, writable: bool, window: Window) -> Result<Self> {
         if writable && file.writer().is_none() {
             return Err(Error::ReadOnly("its file was opened for reading"));
         }
         let mut image = Self {
             file,
             writable,
+            window,
             file_len: AtomicU64::new(0),
             size_bytes: AtomicU64::new(0),
             was_unwritten: false,
@@ -46,6 +50,7 @@ impl RawImage {
     /// Takes over the length that the file has now.
     pub(crate) fn measure(&self) -> Result<()> {
         let len = self.file.len_bytes().map_err(Error::io("read file length", 0))?;
+        let len = self.window.len_in(len)?;
         let size = num::align_up(len, SECTOR_BYTES).ok_or(Error::Limit {
             what: "file length",
             needed: len,
@@ -71,7 +76,7 @@ impl RawImage {
             return Ok(false);
         }
         let mut start = vec![0; num::to_usize(hole_at.min(len))?];
-        self.file.read_exact_at(&mut start, 0).map_err(Error::io("read", 0))?;
+        self.file.read_exact_at(&mut start, self.host(0)).map_err(Error::io("read", 0))?;
         if !zeroes::is_zero(&start) {
             return Ok(false);
         }
@@ -83,7 +88,12 @@ impl RawImage {
     }
 
     fn run_of_file(&self, at: u64) -> Result<StorageRun> {
-        self.file.run_at(at).map_err(Error::io("look for holes", at))
+        self.file.run_at(self.host(at)).map_err(Error::io("look for holes", at))
+    }
+
+    /// Where in the file the byte `at` of the disk is.
+    pub(crate) const fn host(&self, at: u64) -> u64 {
+        self.window.start.saturating_add(at)
     }
 
     pub(crate) fn is_zero_initialised(&self) -> bool {

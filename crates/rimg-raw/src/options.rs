@@ -1,6 +1,6 @@
 //! Creation options.
 
-use crate::FORMAT;
+use crate::{FORMAT, SECTOR_BYTES};
 use rimg_core::{Error, OptionKind, OptionSpec, Preallocation, RawOptions, Result};
 
 pub(crate) const SPECS: &[OptionSpec] = &[
@@ -24,6 +24,59 @@ pub(crate) const SPECS: &[OptionSpec] = &[
     },
     OptionSpec { name: "size", kind: OptionKind::Size, help: "Virtual disk size", default: None },
 ];
+
+/// The part of a file that is the disk, as run-time options say it; all of it unless they do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Window {
+    /// Where it begins, in bytes.
+    pub(crate) start: u64,
+    /// How long it is, in bytes; it goes to the end of the file when that is not given.
+    pub(crate) size: Option<u64>,
+}
+
+impl Window {
+    pub(crate) fn parse(options: &RawOptions) -> Result<Self> {
+        let mut window = Self::default();
+        for (name, value) in options.iter() {
+            let number = || value.parse().map_err(|_| expects_size(name));
+            match name {
+                "offset" => window.start = number()?,
+                "size" => window.size = Some(number()?),
+                _ => return Err(Error::unknown_open_option(FORMAT, name)),
+            }
+        }
+        Ok(window)
+    }
+
+    /// How much of a file of `file_len` bytes it has.
+    pub(crate) fn len_in(&self, file_len: u64) -> Result<u64> {
+        let Self { start, size } = *self;
+        let rest = file_len.checked_sub(start).ok_or_else(|| {
+            let than = format!("size of the containing file ({file_len})");
+            invalid("offset", format!("Offset ({start}) cannot be greater than {than}"))
+        })?;
+        match size {
+            None => Ok(rest),
+            Some(size) if size > rest => Err(invalid(
+                "size",
+                format!(
+                    "The sum of offset ({start}) and size ({size}) has to be smaller or equal to \
+                     the  actual size of the containing file ({file_len})"
+                ),
+            )),
+            Some(size) if !size.is_multiple_of(SECTOR_BYTES) => {
+                let reason = format!("Specified size is not multiple of {SECTOR_BYTES}");
+                Err(invalid("size", reason))
+            }
+            Some(size) => Ok(size),
+        }
+    }
+}
+
+fn expects_size(name: &str) -> Error {
+    let reason = format!("Parameter '{name}' expects a size");
+    invalid(if name == "offset" { "offset" } else { "size" }, reason)
+}
 
 /// Creation options, checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +163,37 @@ mod tests {
             ("bla", "x", "unsupported raw feature: creation option 'bla'"),
         ] {
             assert_eq!(reason(RawOptions::new().with(name, value)).as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn a_window_lies_in_its_file() {
+        let window = |text: &str| {
+            let mut options = RawOptions::new();
+            for (name, value) in text.split(',').filter_map(|entry| entry.split_once('=')) {
+                options.set(name, value);
+            }
+            Window::parse(&options)
+                .and_then(|window| window.len_in(4096))
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(window(""), Ok(4096));
+        assert_eq!(window("offset=100"), Ok(3996));
+        assert_eq!(window("offset=1024,size=1024"), Ok(1024));
+        for (options, reason) in [
+            (
+                "offset=4097,size=100",
+                "Offset (4097) cannot be greater than size of the containing file (4096)",
+            ),
+            (
+                "offset=512,size=3585",
+                "The sum of offset (512) and size (3585) has to be smaller or equal to the  actual \
+                 size of the containing file (4096)",
+            ),
+            ("size=100", "Specified size is not multiple of 512"),
+            ("x=1", "Block format 'raw' does not support the option 'x'"),
+        ] {
+            assert_eq!(window(options), Err(reason.to_owned()), "{options}");
         }
     }
 

@@ -15,7 +15,7 @@ impl RawImage {
         if bytes.is_empty() {
             return Ok(());
         }
-        self.file.read_exact_at(bytes, at).map_err(Error::io("read", at))
+        self.file.read_exact_at(bytes, self.host(at)).map_err(Error::io("read", at))
     }
 
     pub(crate) fn first_run(&self, range: Range<u64>) -> Result<Extent> {
@@ -24,7 +24,7 @@ impl RawImage {
             return Err(Error::Misuse("empty range"));
         }
         let file_len = self.file_len.load(Ordering::Acquire);
-        let at = FileOffset { file: 0, host: HostOffset(range.start) };
+        let at = FileOffset { file: 0, host: HostOffset(self.host(range.start)) };
         let wanted = range.end.saturating_sub(range.start);
         if range.start >= file_len {
             return Ok(Extent {
@@ -32,8 +32,8 @@ impl RawImage {
                 kind: ExtentKind::Zero { allocation: Some(at) },
             });
         }
-        let run =
-            self.file.run_at(range.start).map_err(Error::io("look for holes", range.start))?;
+        let host = self.host(range.start);
+        let run = self.file.run_at(host).map_err(Error::io("look for holes", range.start))?;
         let kind = if run.is_data {
             ExtentKind::Data(at)
         } else {

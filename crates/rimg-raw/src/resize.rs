@@ -16,6 +16,12 @@ impl Resize for RawImage {
     fn resize(&self, size_bytes: u64, preallocation: Preallocation) -> Result<()> {
         let file = self.writable()?;
         check_preallocation(preallocation)?;
+        if self.window.size.is_some() {
+            return Err(invalid("size", "Cannot resize fixed-size raw disks".to_owned()));
+        }
+        let size_bytes = size_bytes
+            .checked_add(self.window.start)
+            .ok_or_else(|| invalid("size", "Disk size too large for offset".to_owned()))?;
         let old = file.len_bytes().map_err(Error::io("read file length", 0))?;
         if size_bytes <= old {
             if preallocation != Preallocation::Off {

@@ -12,7 +12,7 @@ impl ImageWrite for RawImage {
         if range.is_empty() {
             return Ok(());
         }
-        self.writable()?.write_all_at(buf, at).map_err(Error::io("write", at))?;
+        self.writable()?.write_all_at(buf, self.host(at)).map_err(Error::io("write", at))?;
         self.grown_to(range.end);
         Ok(())
     }
@@ -24,7 +24,7 @@ impl ImageWrite for RawImage {
             return Ok(());
         }
         self.writable()?
-            .write_zeroes_at(range.clone(), Zeroing::MayPunch)
+            .write_zeroes_at(self.host(range.start)..self.host(range.end), Zeroing::MayPunch)
             .map_err(Error::io("write zeroes", range.start))?;
         self.grown_to(range.end);
         Ok(())
@@ -36,7 +36,9 @@ impl ImageWrite for RawImage {
         if range.start >= end {
             return Ok(());
         }
-        self.writable()?.discard_at(range.start..end).map_err(Error::io("discard", range.start))
+        self.writable()?
+            .discard_at(self.host(range.start)..self.host(end))
+            .map_err(Error::io("discard", range.start))
     }
 
     fn flush(&self) -> Result<()> {
