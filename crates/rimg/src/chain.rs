@@ -26,6 +26,8 @@ const BACKING_OPTIONS: &str = "backing.";
 pub(crate) enum Source {
     File(PathBuf),
     Storage(Arc<dyn Storage>),
+    /// A local file, and what stands before it.
+    Wrapped(PathBuf, Arc<dyn Storage>),
 }
 
 /// An image that is being opened, and those above it that are waiting for it.
@@ -52,7 +54,7 @@ impl<'a> Link<'a> {
 
     fn path(&self) -> Option<&Path> {
         match &self.source {
-            Source::File(path) => Some(path),
+            Source::File(path) | Source::Wrapped(path, _) => Some(path),
             Source::Storage(_) => None,
         }
     }
@@ -72,7 +74,7 @@ impl<'a> Link<'a> {
 fn identity(source: &Source) -> Result<Option<(u64, u64)>> {
     match source {
         Source::Storage(_) => Ok(None),
-        Source::File(path) => {
+        Source::File(path) | Source::Wrapped(path, _) => {
             let found = fs::metadata(path).map_err(Error::io("open", 0))?;
             Ok(Some((found.dev(), found.ino())))
         }
@@ -90,7 +92,7 @@ pub(crate) fn open_layer(
 ) -> Result<Box<dyn BlockImage>> {
     let (below, own) = options.split_prefix(BACKING_OPTIONS);
     let file = match &link.source {
-        Source::Storage(file) => Arc::clone(file),
+        Source::Storage(file) | Source::Wrapped(_, file) => Arc::clone(file),
         Source::File(path) => open_file(opener, path, writable)?,
     };
     let Probed { driver, certainty } = match format {
@@ -150,7 +152,7 @@ struct ChainGate<'a> {
 impl DependencyGate for ChainGate<'_> {
     fn open_file(&self, wanted: &Dependency<'_>) -> Result<Arc<dyn Storage>> {
         match self.decide(wanted)? {
-            Source::Storage(file) => Ok(file),
+            Source::Storage(file) | Source::Wrapped(_, file) => Ok(file),
             Source::File(path) => {
                 let file = open_file(self.opener, &path, wanted.writable)
                     .map_err(|error| dependency(wanted, error))?;

@@ -9,7 +9,7 @@ use crate::registry::{FORMATS, Formats, driver};
 use crate::target::Target;
 use core::fmt::{self, Debug};
 use rimg_core::{
-    DependencyRole, Error, FormatDriver, ImageInfo, Limits, RawOptions, Result, Secret,
+    DependencyRole, Error, FormatDriver, ImageInfo, Limits, RawOptions, Result, Secret, Storage,
 };
 use rimg_storage::{CacheMode, FileOptions, FileStorage};
 use std::path::{Path, PathBuf};
@@ -282,12 +282,26 @@ impl Plan {
         self.write(path).map_err(FileError::new(Action::Create, path))
     }
 
+    /// Creates the image in a writable storage, whatever it holds. What is there stays there, as
+    /// far as the format does not write; what was begun cannot be taken back.
+    ///
+    /// # Errors
+    /// As for [`Creator::create`]; an image that is made of several files cannot be made so.
+    pub fn carry_out_in(&self, file: Arc<dyn Storage>) -> Result<(), FileError> {
+        let options = FileOptions::write().cache(self.cache);
+        let target = Target::in_storage(file, options, self.backing.clone());
+        self.fill(&target).map(|_| ()).map_err(FileError::new(Action::Create, ""))
+    }
+
     fn write(&self, path: &Path) -> Result<Vec<PathBuf>> {
         let options = FileOptions::write().cache(self.cache);
-        let target = Target::new(path, options, self.backing.clone())?;
+        self.fill(&Target::new(path, options, self.backing.clone())?)
+    }
+
+    fn fill(&self, target: &Target) -> Result<Vec<PathBuf>> {
         let done = self
             .driver
-            .create(&target, self.size_bytes, &self.options)
+            .create(target, self.size_bytes, &self.options)
             .and_then(|()| target.finish());
         match done {
             Ok(()) => Ok(target.paths()),

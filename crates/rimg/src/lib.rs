@@ -6,6 +6,7 @@ mod create;
 mod error;
 mod extents;
 mod guard;
+mod image_storage;
 mod map;
 mod open;
 mod options;
@@ -17,6 +18,7 @@ mod target;
 pub use create::{Creator, Plan};
 pub use error::{Action, FileError};
 pub use extents::{ChainExtent, ChainExtents};
+pub use image_storage::ImageStorage;
 pub use map::{MapEntries, MapEntry};
 pub use open::{Layer, OpenedImage, Opener};
 pub use options::parse_size;
@@ -38,5 +40,7 @@ pub use rimg_core::{
 #[cfg(feature = "mmap")]
 pub use rimg_storage::MmapStorage;
 pub use rimg_storage::{
-    CacheMode, Creation, FileOptions, FileStorage, LockConflict, Locking, MemoryStorage, Permission,
+    Access, CacheMode, Creation, DEBUG_EVENTS, DebugAction, DebugRule, DebugStorage, FileOptions,
+    FileStorage, Injection, LockConflict, Locking, MemoryStorage, NbdAddress, NbdError, NbdOptions,
+    NbdServer, NbdStorage, NullStorage, Permission,
 };

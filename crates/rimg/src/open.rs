@@ -195,6 +195,21 @@ impl Opener {
         self.open_source(Source::Storage(file)).map_err(FileError::new(Action::Open, ""))
     }
 
+    /// Opens the image in a storage that stands for the local file at `path`: for something between
+    /// the image and its file. Relative names in the image start from the file's folder.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn open_storage_at(
+        &self,
+        file: Arc<dyn Storage>,
+        path: impl AsRef<Path>,
+    ) -> Result<OpenedImage, FileError> {
+        let path = path.as_ref();
+        let source = Source::Wrapped(path.to_owned(), file);
+        self.open_source(source).map_err(FileError::new(Action::Open, path))
+    }
+
     fn open_source(&self, source: Source) -> Result<OpenedImage> {
         let layers = Mutex::new(Vec::new());
         let link = Link::top(source)?;

@@ -19,7 +19,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// The files of one new image.
 #[derive(Debug)]
 pub(crate) struct Target {
-    path: PathBuf,
+    /// Where the image's own file is, if it is a local one.
+    path: Option<PathBuf>,
     options: FileOptions,
     main: Arc<dyn Storage>,
     backing: Option<ImageInfo>,
@@ -35,7 +36,16 @@ impl Target {
     ) -> Result<Self> {
         let main = Arc::new(NewFile::open(path, options)?);
         let files = Mutex::new(vec![Arc::clone(&main)]);
-        Ok(Self { path: path.to_owned(), options, main, backing, files })
+        Ok(Self { path: Some(path.to_owned()), options, main, backing, files })
+    }
+
+    /// As [`new`](Self::new), in a storage as it is: nothing is made, emptied or removed.
+    pub(crate) fn in_storage(
+        main: Arc<dyn Storage>,
+        options: FileOptions,
+        backing: Option<ImageInfo>,
+    ) -> Self {
+        Self { path: None, options, main, backing, files: Mutex::default() }
     }
 
     /// Takes back what was done: after an error.
@@ -67,14 +77,14 @@ impl TargetFiles for Target {
 
     /// Names mean what they will mean when the image is opened, but have no protocol.
     fn sibling(&self, name: &str) -> Result<Arc<dyn Storage>> {
-        let path = resolve_name(Some(&self.path), name)?;
+        let path = resolve_name(self.path.as_deref(), name)?;
         let file = Arc::new(NewFile::open(&path, self.options)?);
         self.files.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&file));
         Ok(file)
     }
 
     fn main_name(&self) -> Option<&str> {
-        self.path.file_name()?.to_str()
+        self.path.as_ref()?.file_name()?.to_str()
     }
 
     fn backing_info(&self) -> Option<&ImageInfo> {
