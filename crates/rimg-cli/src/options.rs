@@ -37,6 +37,12 @@ impl OptionList {
         Ok(())
     }
 
+    /// Puts options before the others, which count more.
+    pub(crate) fn put_first(&mut self, options: &[(&str, &str)]) {
+        let first = options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        self.entries.splice(0..0, first);
+    }
+
     /// Whether nothing was given.
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty() && !self.wants_help

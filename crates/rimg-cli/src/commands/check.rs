@@ -1,7 +1,7 @@
 //! `check`: whether an image's metadata holds together.
 
 use crate::args::{CommandHelp, Example, Flag};
-use crate::commands::{Command, common, output_form, parse, text};
+use crate::commands::{Command, common, known, output_form, parse, platform, text};
 use crate::images::{self, How, ImageName};
 use crate::message::Stop;
 use crate::output::Form;
@@ -18,7 +18,7 @@ pub(super) const COMMAND: Command = Command {
         summary: "Check that an image's metadata holds together",
         usage: "[-f FMT | --image-opts] [-T CACHE_MODE] [-r leaks|all] [-q] [-U] \
                 [--output human|json] [--object OBJDEF] FILENAME",
-        own_usage: "",
+        own_usage: "--for PLATFORM [-f FMT] [-q] [-U] [--output human|json] FILENAME",
         operands: &[("FILENAME", "the image")],
         own_operands: &[],
         examples: &[
@@ -27,6 +27,10 @@ pub(super) const COMMAND: Command = Command {
             Example {
                 does: "Check an image, for a program",
                 line: "check --output=json disk.qcow2",
+            },
+            Example {
+                does: "See whether Azure would take a disk",
+                line: "check --for azure disk.vhd",
             },
         ],
         flags: || FLAGS.iter().map(|(_, flag)| *flag).collect(),
@@ -54,6 +58,7 @@ enum Key {
     Object,
     ImageOpts,
     ForceShare,
+    For,
 }
 
 const FLAGS: &[(Key, Flag)] = &[
@@ -79,6 +84,16 @@ const FLAGS: &[(Key, Flag)] = &[
     (Key::Object, common::OBJECT),
     (Key::ImageOpts, common::IMAGE_OPTS),
     (Key::ForceShare, common::FORCE_SHARE),
+    (
+        Key::For,
+        Flag::new(
+            &["for"],
+            "check instead whether this platform takes the image: azure, aws, gcp, vsphere, hyperv, \
+             virtualbox or openstack",
+        )
+        .value("PLATFORM")
+        .own(),
+    ),
 ];
 
 fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
@@ -87,7 +102,8 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
     let (mut quiet, mut image_opts) = (false, false);
     let mut repair = Repair::Nothing;
     let mut cache = None;
-    let operands = parse(FLAGS, args, |key, value| {
+    let mut wanted_by = None;
+    let operands = parse(&known(FLAGS, run.has_own()), args, |key, value| {
         match key {
             Key::Help => return Err(Stop::Help),
             Key::Quiet => quiet = true,
@@ -105,6 +121,7 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
             Key::Object => add_object(&mut how.options, &text(&value))?,
             Key::ImageOpts => image_opts = true,
             Key::ForceShare => how.force_share = true,
+            Key::For => wanted_by = Some(platform::platform(&text(&value))?),
         }
         Ok(())
     })?;
@@ -112,6 +129,19 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
         return Err(Stop::Advice("Expecting one image file name".to_owned()));
     };
     how.cache = images::source_cache(cache.as_deref())?;
+    if let Some(platform) = wanted_by {
+        if repair != Repair::Nothing {
+            return Err(Stop::Advice("--for looks, and repairs nothing: leave -r out".to_owned()));
+        }
+        // Some of what platforms take cannot be told from raw by looking.
+        how.format = how.format.or(platform.recipe().format.map(str::to_owned));
+        let name = ImageName::parse(operand, image_opts, &mut how)?;
+        let verdicts = platform::look_at(platform, &name, &how)?;
+        if !quiet {
+            run.print(&platform::report(&verdicts, form))?;
+        }
+        return Ok(if platform::broken(&verdicts) == 0 { exit::CLEAN } else { exit::CORRUPT });
+    }
     // What is wrong with an image must not keep it from being checked.
     how.metadata_only = true;
     how.writable = repair != Repair::Nothing;

@@ -13,6 +13,7 @@ mod dd;
 mod info;
 mod map;
 mod measure;
+mod platform;
 mod rebase;
 mod resize;
 mod snapshot;

@@ -1,6 +1,7 @@
 //! What the command line of `convert` says, and what it must not say.
 
 use crate::args::Flag;
+use crate::commands::platform::platform;
 use crate::commands::snapshot_name::SnapshotName;
 use crate::commands::{MAX_SIZE, common, known, parse, ranged_size, text};
 use crate::message::Stop;
@@ -8,6 +9,7 @@ use crate::options::{OptionList, parse_number};
 use crate::secrets::add_object;
 use crate::size::{SizeError, parse_size};
 use rimg::RawOptions;
+use rimg_platform::Platform;
 use std::ffi::{OsStr, OsString};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +41,7 @@ enum Key {
     NoCreate,
     Progress,
     Verify,
+    For,
     Size,
 }
 
@@ -161,6 +164,16 @@ const FLAGS: &[(Key, Flag)] = &[
     ),
     (Key::Progress, Flag::new(&[], "show how far the work is").short(b'p')),
     (
+        Key::For,
+        Flag::new(
+            &["for"],
+            "make what this platform takes, and hold the result against its rules: azure, aws, gcp, \
+             vsphere, hyperv, virtualbox or openstack",
+        )
+        .value("PLATFORM")
+        .own(),
+    ),
+    (
         Key::Verify,
         Flag::new(
             &["verify"],
@@ -209,6 +222,7 @@ pub(super) struct Args {
     pub(super) target_is_zero: bool,
     pub(super) salvage: bool,
     pub(super) verify: bool,
+    pub(super) platform: Option<Platform>,
     pub(super) size: Option<u64>,
     pub(super) bitmaps: bool,
     pub(super) skip_broken_bitmaps: bool,
@@ -263,6 +277,7 @@ impl Task {
                 Key::NoCreate => args.no_create = true,
                 Key::Progress => args.progress = true,
                 Key::Verify => args.verify = true,
+                Key::For => args.platform = Some(platform(&text(&value))?),
                 Key::Size => args.size = Some(ranged_size("size", &value, MAX_SIZE)?),
             }
             Ok(())
@@ -271,6 +286,7 @@ impl Task {
             return Err(Stop::failed("Use of --skip-broken-bitmaps requires --bitmaps"));
         }
         args.check_combinations()?;
+        args.follow_recipe()?;
         if args.options.wants_help() {
             let format = args.target_format.unwrap_or_else(|| "raw".to_owned());
             return Ok(Self::OptionHelp { format, file: operands.len() > 1 });
@@ -305,6 +321,46 @@ impl Args {
         if self.target_is_zero && !self.no_create {
             return no("--target-is-zero requires use of -n flag");
         }
+        Ok(())
+    }
+}
+
+impl Args {
+    /// Takes format and options from what the platform wants; what was said of them on the command
+    /// line has to agree.
+    fn follow_recipe(&mut self) -> Result<(), Stop> {
+        let Some(platform) = self.platform else { return Ok(()) };
+        let recipe = platform.recipe();
+        let no = |message: String| Err(Stop::failed(message));
+        for (given, name) in [(self.no_create, "-n"), (self.backing.is_some(), "-B")] {
+            if given {
+                return no(format!("{name} does not work with --for: the target stands alone"));
+            }
+        }
+        match (recipe.format, &self.target_format) {
+            (Some(wanted), Some(format)) if format != wanted => {
+                return no(format!("{platform} takes {wanted}, not {format}"));
+            }
+            (None, Some(_)) => return no(format!("{platform} takes an archive: leave -O out")),
+            _ => {}
+        }
+        if recipe.format.is_none() {
+            for (given, name) in [
+                (!self.options.is_empty(), "-o"),
+                (self.compress, "-c"),
+                (self.bitmaps, "--bitmaps"),
+                (self.copy_offload, "-C"),
+                (self.salvage, "--salvage"),
+                (self.verify, "--verify"),
+            ] {
+                if given {
+                    return no(format!("{name} does not work with --for {platform}"));
+                }
+            }
+            return Ok(());
+        }
+        self.target_format = recipe.format.map(str::to_owned);
+        self.options.put_first(recipe.options);
         Ok(())
     }
 }

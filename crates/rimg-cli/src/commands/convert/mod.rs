@@ -3,6 +3,7 @@
 mod args;
 mod bitmaps;
 mod pipe;
+mod platform;
 mod verify;
 
 use crate::args::{CommandHelp, Example};
@@ -32,7 +33,7 @@ pub(super) const COMMAND: Command = Command {
                 [-o TGT_OPTS | --target-image-opts] [-t TGT_CACHE] [-n [--target-is-zero]] [-c] \
                 [-S SPARSE_SIZE] [-B BACKING_FILENAME -F BACKING_FMT] [-m NUM_COROUTINES] [-W] \
                 [-C] [-r RATE] [--bitmaps [--skip-broken-bitmaps]] [--salvage] [-p] [-q] SRC_FILENAME [SRC_FILENAME2 ...] TGT_FILENAME",
-        own_usage: "[--verify] [--size SIZE] ... SRC_FILENAME|- [SRC_FILENAME2 ...] TGT_FILENAME|-",
+        own_usage: "[--for PLATFORM] [--verify] [--size SIZE] ... SRC_FILENAME|- [SRC_FILENAME2 ...] TGT_FILENAME|-",
         operands: &[
             ("SRC_FILENAME", "the image to read; of several, one is put behind the other"),
             ("TGT_FILENAME", "the image to write; what is there already is replaced"),
@@ -68,6 +69,10 @@ pub(super) const COMMAND: Command = Command {
                 line: "convert -f raw -O qcow2 - disk.qcow2 < /dev/sdX",
             },
             Example {
+                does: "Make the VHD that Azure takes, and check that it does",
+                line: "convert --for azure disk.qcow2 disk.vhd",
+            },
+            Example {
                 does: "Take the disk out of an internal snapshot",
                 line: "convert -l before-upgrade -O raw disk.qcow2 before.raw",
             },
@@ -97,7 +102,12 @@ fn run(run: &mut Run<'_>, words: Vec<OsString>) -> Result<u8, Stop> {
             let watch = Watch::new(run, progress);
             watch.show(0.0);
             let result = match pipes {
-                Pipes::None => convert_images(&args, &watch),
+                Pipes::None => match args.platform {
+                    Some(platform) if platform.recipe().format.is_none() => {
+                        platform::to_archive(platform, &args, &watch)
+                    }
+                    _ => convert_images(&args, &watch),
+                },
                 Pipes::Input => pipe::from_input(&args, &watch),
                 Pipes::Output => pipe::to_output(&args, &watch),
             };
@@ -122,7 +132,8 @@ fn convert_images(args: &Args, watch: &Watch<'_>) -> Result<(), Stop> {
     }
     let options = options(args);
     let cancel = cancel_on_signals()?;
-    let Target { opened: target, guard, name, how } = open_target(args, sources.size_bytes())?;
+    let size = platform::target_size(args, sources.size_bytes())?;
+    let Target { opened: target, guard, name, how } = open_target(args, size)?;
     if let Some(bitmaps) = &bitmaps {
         bitmaps.check_target(&target)?;
     }
@@ -132,7 +143,17 @@ fn convert_images(args: &Args, watch: &Watch<'_>) -> Result<(), Stop> {
             Some(bitmaps) => bitmaps.copy(&target, watch).map_err(Trouble::NotBegun),
             None => Ok(()),
         });
-    let closed = copied.and_then(|()| target.close().map_err(Trouble::Half));
+    let completed = copied.and_then(|()| match args.platform {
+        Some(platform) => platform::complete(platform, &target),
+        None => Ok(()),
+    });
+    let closed = completed.and_then(|()| target.close().map_err(Trouble::Half));
+    let closed = closed.and_then(|()| match args.platform {
+        Some(platform) => {
+            platform::verify(platform, &name, &how, args, watch).map_err(Trouble::Half)
+        }
+        None => Ok(()),
+    });
     let verified = closed.and_then(|()| match args.verify {
         true => verify::verify(
             &sources.images(),

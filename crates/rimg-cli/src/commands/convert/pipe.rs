@@ -59,6 +59,7 @@ impl Pipes {
             (args.backing.is_some(), "-B"),
             (args.bitmaps, "--bitmaps"),
             (args.verify, "--verify"),
+            (args.platform.is_some(), "--for"),
             (args.salvage, "--salvage"),
             (args.copy_offload, "-C"),
             (args.rate.is_some(), "-r"),
@@ -80,6 +81,7 @@ impl Pipes {
             (args.backing.is_some(), "-B"),
             (args.bitmaps, "--bitmaps"),
             (args.verify, "--verify"),
+            (args.platform.is_some(), "--for"),
             (args.copy_offload, "-C"),
         ] {
             if given {
