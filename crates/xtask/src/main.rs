@@ -4,6 +4,7 @@
 
 mod bench;
 mod ci;
+mod differential;
 mod examples;
 mod fuzz;
 mod golden;
@@ -91,6 +92,12 @@ const COMMANDS: &[Command] = &[
         help: "run every program in crates/*/examples",
         ci: Some(&[]),
         run: examples::run,
+    },
+    Command {
+        name: "peer",
+        help: "run random commands with qemu-img and with rimg, and compare (--help: options)",
+        ci: None,
+        run: differential::run,
     },
     Command {
         name: "bench",

@@ -1,0 +1,108 @@
+//! What may differ without meaning anything.
+
+/// Numbers that depend on the moment, or on where in its file an image keeps what.
+const NUMBERS: &[&str] = &[
+    "\"actual-size\": ",
+    "\"image-end-offset\": ",
+    "\"fragmented-clusters\": ",
+    "\"date-sec\": ",
+    "\"date-nsec\": ",
+    "\"cid\": ",
+    "\"parent-cid\": ",
+];
+
+/// Lines that do.
+const LINES: &[&str] =
+    &["disk size: ", "Image end offset: ", "cid: ", "parent cid: ", "file length: "];
+
+/// How far members of nodes below an image are indented: their sizes are those of files.
+const NESTED: usize = 12;
+
+/// The text without what may differ. Places in the file count only if `exact`.
+pub(super) fn normal(text: &str, exact: bool) -> String {
+    let mut normal = String::with_capacity(text.len());
+    for line in text.lines() {
+        let trimmed = line.trim_start();
+        let indent = line.len() - trimmed.len();
+        if LINES.iter().any(|start| trimmed.starts_with(start)) {
+            continue;
+        }
+        let mut line = without_date(line);
+        for name in NUMBERS {
+            mask(&mut line, name);
+        }
+        if indent >= NESTED {
+            mask(&mut line, "\"virtual-size\": ");
+        }
+        if !exact {
+            mask(&mut line, "\"offset\": ");
+            mask_third_column(&mut line);
+        }
+        if line.contains("allocated, ") && line.contains("fragmented, ") {
+            line = line.split(',').next().unwrap_or_default().to_owned();
+        }
+        normal.push_str(&line);
+        normal.push('\n');
+    }
+    normal
+}
+
+/// Makes the number behind `name` a 0, as often as it comes.
+fn mask(line: &mut String, name: &str) {
+    let mut from = 0;
+    while let Some(at) = line.get(from..).and_then(|rest| rest.find(name)) {
+        let start = from + at + name.len();
+        let digits = line.get(start..).unwrap_or_default();
+        let len = digits.bytes().take_while(u8::is_ascii_digit).count();
+        line.replace_range(start..start + len, "0");
+        from = start + 1;
+    }
+}
+
+/// Three columns of hexadecimal numbers are a line of a map; the third is a place in the file.
+fn mask_third_column(line: &mut String) {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    if let [start, length, place, file @ ..] = words.as_slice()
+        && start.starts_with("0x") | (*start == "0")
+        && length.starts_with("0x")
+        && place.starts_with("0x")
+    {
+        *line = format!("{start} {length} * {}", file.join(" "));
+    }
+}
+
+/// Snapshot lists say when: `2026-11-21 20:15:00`.
+fn without_date(line: &str) -> String {
+    const FORM: &[u8] = b"0000-00-00 00:00:00";
+    let is_date = |bytes: &[u8]| {
+        bytes.len() == FORM.len()
+            && bytes.iter().zip(FORM).all(|(byte, form)| match form {
+                b'0' => byte.is_ascii_digit(),
+                other => byte == other,
+            })
+    };
+    let found = line.as_bytes().windows(FORM.len()).position(is_date);
+    match found.and_then(|at| Some((line.get(..at)?, line.get(at + FORM.len()..)?))) {
+        Some((before, behind)) => format!("{before}(date){behind}"),
+        None => line.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_may_differ_is_left_out() {
+        let text = "disk size: 4 KiB\nvirtual size: 1 MiB\n\"offset\": 327680, \"x\": 5\n";
+        assert_eq!(normal(text, true), "virtual size: 1 MiB\n\"offset\": 327680, \"x\": 5\n");
+        assert_eq!(normal(text, false), "virtual size: 1 MiB\n\"offset\": 0, \"x\": 5\n");
+        let map = "0               0x10000         0x50000         i1\n";
+        assert_eq!(normal(map, true), map);
+        assert_eq!(normal(map, false), "0 0x10000 * i1\n");
+        let list = "1         s0     0 B 2026-11-21 20:15:00 0000:00:00.000 0\n";
+        assert_eq!(normal(list, true), "1         s0     0 B (date) 0000:00:00.000 0\n");
+        let check = "2/16 = 12.50% allocated, 0.00% fragmented, 0.00% compressed clusters\n";
+        assert_eq!(normal(check, true), "2/16 = 12.50% allocated\n");
+    }
+}
