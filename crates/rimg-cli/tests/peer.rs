@@ -48,6 +48,11 @@ fn info() {
 }
 
 #[test]
+fn nodes() {
+    run_cases(include_str!("peer/nodes.cases"));
+}
+
+#[test]
 fn map() {
     run_cases(include_str!("peer/map.cases"));
 }

@@ -13,7 +13,8 @@ const MAX_DEPTH: usize = 32;
 pub(crate) struct ReadError(pub(crate) String);
 
 /// Reads an object into names and values, in order. Numbers and truth values become text
-/// (`on` and `off`); lists and `null` are refused.
+/// (`on` and `off`); lists and `null` are refused. Strings may stand between single quotes, as QEMU
+/// reads them: an object is typed into a shell more often than not.
 pub(crate) fn read_options(text: &str) -> Result<Vec<(String, String)>, ReadError> {
     let mut reader = Reader { letters: text.chars().peekable(), options: Vec::new() };
     reader.skip_space();
@@ -60,7 +61,7 @@ impl Reader<'_> {
     fn value(&mut self, name: String, depth: usize) -> Result<(), ReadError> {
         let value = match self.letters.peek() {
             Some('{') => return self.object(&format!("{name}."), depth.saturating_add(1)),
-            Some('"') => self.string()?,
+            Some('"' | '\'') => self.string()?,
             Some(letter) if letter.is_ascii_alphanumeric() || *letter == '-' => self.word()?,
             other => return Err(unexpected(other.copied())),
         };
@@ -84,11 +85,14 @@ impl Reader<'_> {
     }
 
     fn string(&mut self) -> Result<String, ReadError> {
-        self.expect('"')?;
+        let quote = match self.letters.next() {
+            Some(quote @ ('"' | '\'')) => quote,
+            other => return Err(unexpected(other)),
+        };
         let mut string = String::new();
         loop {
             match self.letters.next() {
-                Some('"') => return Ok(string),
+                Some(letter) if letter == quote => return Ok(string),
                 Some('\\') => string.push(self.escaped()?),
                 Some(letter) if letter >= ' ' => string.push(letter),
                 other => return Err(unexpected(other)),
@@ -98,7 +102,7 @@ impl Reader<'_> {
 
     fn escaped(&mut self) -> Result<char, ReadError> {
         match self.letters.next() {
-            Some(letter @ ('"' | '\\' | '/')) => Ok(letter),
+            Some(letter @ ('"' | '\'' | '\\' | '/')) => Ok(letter),
             Some('b') => Ok('\u{8}'),
             Some('f') => Ok('\u{c}'),
             Some('n') => Ok('\n'),
@@ -176,6 +180,13 @@ mod tests {
     }
 
     #[test]
+    fn either_quote_will_do() {
+        let options = read(r#"{'a': 'x"y', "b": "x'y", 'c\'': "\'\""}"#);
+        let expected = [("a", "x\"y"), ("b", "x'y"), ("c'", "'\"")];
+        assert_eq!(options, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+
+    #[test]
     fn what_is_no_object_is_refused() {
         for text in [
             "",
@@ -195,6 +206,8 @@ mod tests {
             "{a:1}",
             "{\"a\":inf}",
             "{\"a\":\"b",
+            "{'a\":1}",
+            "{\"a\":'b\"}",
         ] {
             assert!(read_options(text).is_err(), "{text}");
         }
