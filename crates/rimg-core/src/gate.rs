@@ -22,6 +22,12 @@ pub trait DependencyGate: Sync {
     /// # Errors
     /// As for [`open_file`](Self::open_file).
     fn open_image(&self, wanted: &Dependency<'_>) -> Result<Option<Arc<dyn BlockImage>>>;
+
+    /// Whether the caller names the file with this role himself. It is then opened whatever the
+    /// image says, and also for an image that says nothing, by an empty name.
+    fn is_given(&self, _role: DependencyRole) -> bool {
+        false
+    }
 }
 
 /// A file that an image names.

@@ -92,7 +92,9 @@ pub(crate) fn open(file: Arc<dyn Storage>, how: &OpenOptions<'_>) -> Result<Qcow
     }
     let encryption = Encryption::open(file.as_ref(), &header, access, how)?;
     let data_file = open_data_file(&header, access, how)?;
-    let backing = match &header.backing_name {
+    let given = |role| how.gate.is_given(role).then_some("");
+    let backing_name = header.backing_name.as_deref();
+    let backing = match backing_name.or_else(|| given(DependencyRole::Backing)) {
         Some(name) => how.gate.open_image(&Dependency {
             role: DependencyRole::Backing,
             name,
@@ -105,6 +107,7 @@ pub(crate) fn open(file: Arc<dyn Storage>, how: &OpenOptions<'_>) -> Result<Qcow
     let mut image = assemble(file, data_file, header, encryption, access, how.limits)?;
     image.set_overlap_check(overlap_check)?;
     image.backing_left_out = image.backing_left_out && backing.is_none();
+    image.was_blank = image.was_blank && backing.is_none();
     image.backing = backing;
     Ok(image)
 }
@@ -205,16 +208,21 @@ fn open_data_file(
     access: Access,
     how: &OpenOptions<'_>,
 ) -> Result<Option<Arc<dyn Storage>>> {
+    let given = how.gate.is_given(DependencyRole::DataFile);
+    let refuse =
+        |reason: &str| Err(Error::InvalidOption { option: "data-file", reason: reason.to_owned() });
     if !header.has(spec::incompatible::DATA_FILE) {
-        return Ok(None);
+        return match given {
+            true => refuse("'data-file' can only be set for images with an external data file"),
+            false => Ok(None),
+        };
     }
-    let name = header.data_file_name().ok_or_else(|| {
-        CorruptKind::NoDataFileName.at(
-            "header",
-            "incompatible_features",
-            crate::header::offset::INCOMPATIBLE,
-        )
-    })?;
+    let name = match header.data_file_name() {
+        Some(name) => name,
+        None if given => "",
+        None if access == Access::Inspect => return Ok(None),
+        None => return refuse("'data-file' is required for this image"),
+    };
     let wanted = Dependency {
         role: DependencyRole::DataFile,
         name,

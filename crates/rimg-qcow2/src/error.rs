@@ -41,8 +41,6 @@ pub(crate) enum CorruptKind {
     NotUtf8,
     #[error("extension {kind:#x} of {len} bytes does not fit")]
     Extension { kind: u32, len: u64 },
-    #[error("the image needs an external data file but does not name it")]
-    NoDataFileName,
     #[error("{0} snapshots are too many")]
     TooManySnapshots(u32),
     #[error("Too much extra metadata in snapshot table entry {0}")]

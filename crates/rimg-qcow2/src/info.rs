@@ -64,9 +64,11 @@ fn specific(
     if let Some(encryption) = encryption {
         specific.push(("encrypt", encryption.describe()));
     }
-    if let Some(name) = data_file_name(header) {
+    if header.has(spec::incompatible::DATA_FILE) {
         let is_raw = header.autoclear & spec::autoclear::DATA_FILE_RAW != 0;
-        specific.push(("data-file", text(name)));
+        if let Some(name) = data_file_name(header) {
+            specific.push(("data-file", text(name)));
+        }
         specific.push(("data-file-raw", InfoValue::Bool(is_raw)));
     }
     if is_version_3 {

@@ -1,6 +1,7 @@
 //! Backing chains: opening one image after the other, each by what the one above says of it.
 
 use crate::error::{Action, FileError};
+use crate::given::{Given, GivenBacking};
 use crate::guard::GuardedRaw;
 use crate::open::{Layer, OpenedImage, Opener};
 use crate::policy::{Grant, Policy, local_path};
@@ -17,9 +18,6 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-
-/// Options of the image below start so.
-const BACKING_OPTIONS: &str = "backing.";
 
 /// Where the bytes of an image come from.
 #[derive(Debug, Clone)]
@@ -90,7 +88,7 @@ pub(crate) fn open_layer(
     options: &RawOptions,
     layers: &Mutex<Vec<Layer>>,
 ) -> Result<Box<dyn BlockImage>> {
-    let (below, own) = options.split_prefix(BACKING_OPTIONS);
+    let Given { backing: below, data_file, own } = Given::of(options)?;
     let file = match &link.source {
         Source::Storage(file) | Source::Wrapped(_, file) => Arc::clone(file),
         Source::File(path) => open_file(opener, path, writable)?,
@@ -112,7 +110,7 @@ pub(crate) fn open_layer(
     });
     drop(all);
 
-    let gate = ChainGate { opener, link, layers, index, options: &below };
+    let gate = ChainGate { opener, link, layers, index, below: &below, data_file };
     let image = driver.open(
         file,
         &OpenOptions {
@@ -123,6 +121,10 @@ pub(crate) fn open_layer(
             options: &own,
         },
     )?;
+    if let Some(name) = below.first().filter(|_| opener.backing && image.backing().is_none()) {
+        // Rather than an image that reads otherwise than it was meant to.
+        return Err(Error::unknown_open_option(driver.format().name, &name));
+    }
     Ok(if guarded { Box::new(GuardedRaw::new(image, opener.formats)) } else { image })
 }
 
@@ -145,11 +147,21 @@ struct ChainGate<'a> {
     layers: &'a Mutex<Vec<Layer>>,
     /// The image's place among the layers.
     index: usize,
-    /// What the image below is to be told.
-    options: &'a RawOptions,
+    /// What the caller said of the image below.
+    below: &'a GivenBacking,
+    /// The data file that the caller gave.
+    data_file: Option<PathBuf>,
 }
 
 impl DependencyGate for ChainGate<'_> {
+    fn is_given(&self, role: DependencyRole) -> bool {
+        match role {
+            DependencyRole::Backing => self.below.path.is_some(),
+            DependencyRole::DataFile => self.data_file.is_some(),
+            _ => false,
+        }
+    }
+
     fn open_file(&self, wanted: &Dependency<'_>) -> Result<Arc<dyn Storage>> {
         match self.decide(wanted)? {
             Source::Storage(file) | Source::Wrapped(_, file) => Ok(file),
@@ -167,7 +179,7 @@ impl DependencyGate for ChainGate<'_> {
 
     fn open_image(&self, wanted: &Dependency<'_>) -> Result<Option<Arc<dyn BlockImage>>> {
         let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(layer) = layers.get_mut(self.index) {
+        if let Some(layer) = layers.get_mut(self.index).filter(|_| !wanted.name.is_empty()) {
             layer.backing = Some((wanted.name.to_owned(), wanted.format.map(ToOwned::to_owned)));
         }
         drop(layers);
@@ -183,9 +195,7 @@ impl DependencyGate for ChainGate<'_> {
 impl ChainGate<'_> {
     /// What the policy gives. Its refusals are passed on as they are: they name the file.
     fn decide(&self, wanted: &Dependency<'_>) -> Result<Source> {
-        if wanted.role == DependencyRole::Header {
-            // No image names it: who opens this one did.
-            let path = local_path(wanted.name)?;
+        if let Some(path) = self.given(wanted)? {
             check_kind(&path).map_err(|error| dependency(wanted, error))?;
             return Ok(Source::File(path));
         }
@@ -203,6 +213,16 @@ impl ChainGate<'_> {
         })
     }
 
+    /// What was named by who opens the image, and not by the image: no policy is asked.
+    fn given(&self, wanted: &Dependency<'_>) -> Result<Option<PathBuf>> {
+        match wanted.role {
+            DependencyRole::Header => local_path(wanted.name).map(Some),
+            DependencyRole::Backing => Ok(self.below.path.clone()),
+            DependencyRole::DataFile => Ok(self.data_file.clone()),
+            _ => Ok(None),
+        }
+    }
+
     fn open_below(&self, wanted: &Dependency<'_>, source: Source) -> Result<Arc<dyn BlockImage>> {
         let link = self.link.below(source)?;
         if link.is_loop() {
@@ -211,8 +231,9 @@ impl ChainGate<'_> {
         check_depth(self.opener, link.depth)?;
         let wanted_here = self.opener.writable_depth == Some(link.depth.saturating_sub(1));
         let writable = wanted.writable || wanted_here;
-        let open =
-            || open_layer(self.opener, &link, wanted.format, writable, self.options, self.layers);
+        let GivenBacking { format, options, .. } = self.below;
+        let format = format.as_deref().or(wanted.format);
+        let open = || open_layer(self.opener, &link, format, writable, options, self.layers);
         let image = if link.depth.is_multiple_of(LEVELS_PER_STACK) {
             on_another_stack(open)?
         } else {
@@ -310,7 +331,7 @@ impl Opener {
                     }
                 }
                 alone.format = format;
-                alone.options = alone.options.split_prefix(BACKING_OPTIONS).0;
+                alone.options = Given::of(&alone.options).map_err(failed)?.backing.options;
                 alone.writable = false;
             }
         }

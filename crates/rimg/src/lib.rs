@@ -5,6 +5,7 @@ mod chain;
 mod create;
 mod error;
 mod extents;
+mod given;
 mod guard;
 mod image_storage;
 mod map;

@@ -146,6 +146,9 @@ impl Opener {
     /// A run-time option of the format, such as `encrypt.key-secret`, which names a
     /// [`secret`](Self::secret). Those of the image below start with `backing.`, those of the one
     /// below that with `backing.backing.`, and so on.
+    ///
+    /// `backing.file.filename` (with `backing.driver`) and `data-file.filename` are opened in place
+    /// of what the image names, or where it names nothing; no policy is asked.
     #[must_use]
     pub fn option(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.options.set(name, value);

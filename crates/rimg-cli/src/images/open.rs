@@ -52,6 +52,11 @@ impl Default for How {
     }
 }
 
+/// What the options of the image below start with.
+const BACKING: &str = "backing.";
+/// What those of the data file start with.
+const DATA_FILE: &str = "data-file.";
+
 /// The options that name an image's passphrase: as it is called where a format may be encrypted,
 /// and where it is nothing else.
 pub(crate) const KEY_SECRETS: [&str; 2] = ["encrypt.key-secret", "key-secret"];
@@ -70,6 +75,8 @@ impl How {
             for name in KEY_SECRETS {
                 options.remove(name);
             }
+            // Nor of a file that nobody is going to open.
+            options = options.split_prefix(DATA_FILE).1;
         }
         options
     }
@@ -149,7 +156,7 @@ pub(crate) fn open_or_reason(name: &ImageName, how: &How) -> Result<Opened, Stri
             }
             Ok(Opened { image, filename: name.shown().to_owned() })
         }
-        Err(FileError { source, .. }) => Err(reason(&source, name.shown())),
+        Err(FileError { source, .. }) => Err(reason_with(&source, name.shown(), &how.options)),
     }
 }
 
@@ -174,6 +181,11 @@ fn without_data_file(wanted: &Dependency<'_>, from: Option<&Path>) -> rimg::Resu
 
 /// Why the file `filename` could not be opened as an image.
 fn reason(error: &Error, filename: &str) -> String {
+    reason_with(error, filename, RawOptions::NONE)
+}
+
+/// As [`reason`], where options may name the files that the image consists of.
+fn reason_with(error: &Error, filename: &str, options: &RawOptions) -> String {
     match error {
         Error::Io { op: "open", source, .. } => {
             if LockConflict::of(source).is_some() {
@@ -185,14 +197,25 @@ fn reason(error: &Error, filename: &str) -> String {
             }
         }
         Error::Dependency { role: DependencyRole::Backing, name, source } => {
-            let below = reason(source, &combine(filename, name));
+            let (options, _) = options.split_prefix(BACKING);
+            let below = reason_with(source, &given_or(&options, filename, name), &options);
             format!("Could not open backing file: {below}")
         }
         Error::ReadOnly(_) => "Image is read-only".to_owned(),
         Error::Dependency { role: DependencyRole::Header, name, source } => reason(source, name),
+        Error::Dependency { role: DependencyRole::DataFile, name, source } => {
+            let (options, _) = options.split_prefix(DATA_FILE);
+            reason(source, &given_or(&options, filename, name))
+        }
         Error::Dependency { name, source, .. } => reason(source, &combine(filename, name)),
         other => describe(other),
     }
+}
+
+/// The name of a file: what its options give, or what the image `above` calls it.
+fn given_or(options: &RawOptions, above: &str, name: &str) -> String {
+    let given = ["file.filename", "filename"].iter().find_map(|key| options.value(key));
+    given.map_or_else(|| combine(above, name), ToOwned::to_owned)
 }
 
 impl Opened {
