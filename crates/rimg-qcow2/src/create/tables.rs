@@ -24,12 +24,31 @@ pub(super) fn write(
         write_mapping(file, g, layout, mapping)?;
         len = len.max(g.cluster_offset(mapping.data.end));
     }
+    take_table_clusters(file, g, layout)?;
     write_refcount_blocks(file, g, layout)?;
     if let Some((cluster, blocks)) = &layout.stale_table {
         write_refcount_table(file, g, *cluster, blocks)?;
     }
     write_refcount_table(file, g, layout.table.start, &layout.blocks)?;
     file.set_len_bytes(len).map_err(Error::io("extend file", 0))
+}
+
+/// Takes the space of the header and of the refcount structures, in whole clusters.
+///
+/// They are the clusters that every image has. An image that has them as holes looks as if its
+/// data had been preallocated as well, to programs that ask the file system about it, as QEMU does.
+fn take_table_clusters(file: &dyn StorageWrite, g: Geometry, layout: &Layout) -> Result<()> {
+    let mut clusters: Vec<u64> =
+        layout.blocks.values().copied().chain(layout.table.clone()).collect();
+    clusters.push(0);
+    clusters.sort_unstable();
+    for run in clusters.chunk_by(|one, next| one.saturating_add(1) == *next) {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+        let (start, end) = (g.cluster_offset(*first), g.cluster_offset(last.saturating_add(1)));
+        file.write_zeroes_at(start..end, Zeroing::KeepAllocated)
+            .map_err(Error::io("reserve space", start))?;
+    }
+    Ok(())
 }
 
 fn write_refcount_blocks(file: &dyn StorageWrite, g: Geometry, layout: &Layout) -> Result<()> {

@@ -31,7 +31,9 @@ impl<'a> Holes<'a> {
     /// Takes an entry apart.
     pub(super) fn cut(&mut self, entry: MapEntry) -> Result<()> {
         let file = self.layers.get(entry.depth).copied().flatten();
-        let (Some(file), Some(place)) = (file, entry.place.filter(|_| entry.data)) else {
+        // Only the image's own file was found to have holes: what lies in another is as it was.
+        let in_own_file = |place: &FileOffset| entry.data && place.file == 0;
+        let (Some(file), Some(place)) = (file, entry.place.filter(in_own_file)) else {
             self.pieces.push_back(entry);
             return Ok(());
         };
