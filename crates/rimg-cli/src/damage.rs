@@ -26,6 +26,8 @@ const OTHER_FORMAT: &[(&str, &str)] = &[
     ("parallels", "Image not in Parallels format"),
     ("qcow", "Image not in qcow format"),
     ("qed", "Image not in QED format"),
+    ("vmdk", "invalid VMDK image descriptor"),
+    ("vpc", "invalid VPC image"),
 ];
 
 /// The words, where there are some.

@@ -4,7 +4,7 @@ use crate::args::{CommandHelp, Example, Flag};
 use crate::commands::watch::{Watch, cancel_on_signals};
 use crate::commands::{Command, MAX_SIZE, common, parse, ranged_size, text};
 use crate::images::{self, How, ImageName, Opened, combine};
-use crate::message::{INTERRUPTED, Stop, chain};
+use crate::message::{INTERRUPTED, Stop, chain, describe_io};
 use crate::output::progress::Progress;
 use crate::program::Run;
 use crate::secrets::add_object;
@@ -154,7 +154,11 @@ fn commit_image(
     let cancel = cancel_on_signals()?;
     commit(overlay.disk(), &options, watch, &cancel).map_err(|error| match error {
         ConvertError::Cancelled => Stop::failed("interrupted").with_exit(INTERRUPTED),
-        other => Stop::failed(chain(&other)),
+        // Where the system refused something, these are qemu-img's words for all of it.
+        other => Stop::failed(match other.as_io() {
+            Some(io) => format!("Block job failed: {}", describe_io(io)),
+            None => chain(&other),
+        }),
     })?;
     overlay.close()
 }

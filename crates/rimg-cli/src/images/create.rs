@@ -180,7 +180,10 @@ impl PlannedImage {
     pub(crate) fn plan(&self) -> Result<Plan, String> {
         let backing_format = self.chosen.plain("backing_fmt");
         if let Some(unknown) = backing_format.filter(|name| format(name).is_none()) {
-            return Err(format!("Parameter 'backing-fmt' does not accept value '{unknown}'"));
+            return Err(match self.format.name {
+                "qcow" => format!("unrecognized backing format '{unknown}'"),
+                _ => format!("Parameter 'backing-fmt' does not accept value '{unknown}'"),
+            });
         }
         let mut creator = Creator::new(self.format.name)
             .size(self.size_bytes)

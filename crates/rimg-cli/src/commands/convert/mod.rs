@@ -215,9 +215,12 @@ fn explain(error: ConvertError) -> Trouble {
         ConvertError::Cancelled => {
             Trouble::Half(Stop::failed("interrupted").with_exit(INTERRUPTED))
         }
+        // Its format could; this image cannot, as its data is another program's to read, too.
+        ConvertError::NoCompression => Trouble::NotBegun(Stop::failed(
+            "error while writing at byte 0: Operation not supported",
+        )),
         ConvertError::Target { doing: "creating" | "laying out", .. }
         | ConvertError::ReadOnly
-        | ConvertError::NoCompression
         | ConvertError::TargetTooSmall { .. }
         | ConvertError::Options(_) => Trouble::NotBegun(Stop::failed(chain(&error))),
         other => Trouble::Half(Stop::failed(chain(&other))),
