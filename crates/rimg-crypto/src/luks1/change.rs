@@ -169,7 +169,7 @@ impl Asked<'_> {
                 None => return self.refuse("Can't add a keyslot - all keyslots are in use"),
             },
         };
-        let passphrase = self.names.secret(self.raw, self.names.new_secret)?.clone();
+        let passphrase = self.names.new_passphrase(self.raw, self.names.new_secret)?.clone();
         let iter_time_ms = self.names.iter_time_ms(self.raw)?;
         Ok(KeySlotChange::Fill { slot, passphrase, iter_time_ms })
     }

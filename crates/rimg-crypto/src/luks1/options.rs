@@ -95,7 +95,8 @@ impl OptionNames {
         if let Err(error) = cipher.check() {
             return invalid(self.ivgen_hash_alg, error.to_string());
         }
-        let passphrase = self.passphrase(raw)?.clone();
+        self.passphrase(raw)?;
+        let passphrase = self.new_passphrase(raw, self.key_secret)?.clone();
         let volume = NewVolume { cipher, hash: hash.unwrap_or(Hash::Sha256) };
         Ok(WantedVolume { volume, iter_time_ms, passphrase })
     }
@@ -139,6 +140,21 @@ impl OptionNames {
             option: name,
             reason: format!("No secret with id '{id}'"),
         })
+    }
+
+    /// As [`secret`](Self::secret), for a passphrase that a key slot is to get: QEMU takes text
+    /// alone, and could not open what was given another.
+    pub(super) fn new_passphrase<'o>(
+        &self,
+        raw: &'o RawOptions,
+        name: &'static str,
+    ) -> Result<&'o Secret> {
+        let secret = self.secret(raw, name)?;
+        if str::from_utf8(secret.expose()).is_err() {
+            let id = raw.value(name).unwrap_or_default();
+            return invalid(name, format!("Data from secret {id} is not valid UTF-8"));
+        }
+        Ok(secret)
     }
 
     fn choice<T>(
