@@ -52,10 +52,29 @@ pub(crate) fn words(error: &Error) -> Option<String> {
             let what = if is_none { "Zero sectors per track" } else { "Too big cluster" };
             Some(format!("Invalid image: {what}"))
         }
+        Error::Corrupt { format: "qcow2", at, .. } if at.structure == "snapshot table" => {
+            snapshot_table(error)
+        }
+        Error::Corrupt { format: "qcow2", at, .. } if at.field == "crypt_method" => {
+            let is_missing = error.source()?.to_string().contains("does not say where");
+            is_missing.then(|| "Missing CRYPTO header for crypt method 2".to_owned())
+        }
         Error::Corrupt { format, at, .. } if at.structure == "header" => {
             let known = WORDS.iter().find(|(of, field, _)| of == format && *field == at.field);
             known.map(|(_, _, words)| (*words).to_owned())
         }
         _ => None,
     }
+}
+
+/// What is too much of a snapshot table, and what to do about it.
+pub(crate) fn snapshot_table(error: &Error) -> Option<String> {
+    let why = error.source()?.to_string();
+    let remedy = "with qemu-img check -r all";
+    if why.starts_with("Too much extra metadata") {
+        return Some(format!("{why}\nYou can force-remove this extra metadata {remedy}"));
+    }
+    let (what, rest) = why.split_once(": ")?;
+    let count = rest.strip_suffix(" snapshots overhang")?;
+    Some(format!("{what}\nYou can force-remove all {count} overhanging snapshots {remedy}"))
 }

@@ -40,6 +40,7 @@ impl Amend for Qcow2Image {
         state.is_outdated = true;
         let mut header = state.header.clone();
         if wanted.version > header.version {
+            header = self.step(header, |image| image.complete_snapshots())?;
             header = self.step(header, |image| image.upgrade())?;
         }
         if wanted.refcount != header.geometry.refcount {

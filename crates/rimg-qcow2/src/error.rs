@@ -45,6 +45,8 @@ pub(crate) enum CorruptKind {
     TooManySnapshots(u32),
     #[error("Too much extra metadata in snapshot table entry {0}")]
     SnapshotExtra(u32),
+    #[error("Snapshot table is too big: {0} snapshots overhang")]
+    SnapshotTableTooBig(u32),
     #[error("the file ends within the table")]
     TableTruncated,
     #[error("the zero flag is set in {0:#018x}, but version 2 has no such flag")]

@@ -6,7 +6,7 @@ mod delete;
 mod table;
 mod tree;
 
-pub(crate) use table::{RawSnapshot, SnapshotEntry, read_table};
+pub(crate) use table::{NEEDED_EXTRA_BYTES, RawSnapshot, SnapshotEntry, read_table, until_nul};
 pub(crate) use tree::{Branch, SharedTables};
 
 use crate::allocate::FreeRun;
@@ -18,7 +18,7 @@ use crate::spec;
 use core::ops::Range;
 use rimg_core::{
     BlockImage, Error, MetadataBudget, NewSnapshot, Result, SnapshotEdit, SnapshotInfo,
-    SnapshotSelector, Snapshots, Storage,
+    SnapshotSelector, Snapshots, Storage, num,
 };
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -171,6 +171,22 @@ impl Qcow2Image {
         let at = self.geometry.cluster_offset(run.first);
         let bytes = table::encode_table(entries)?;
         self.file_writer()?.write_all_at(&bytes, at).map_err(Error::io("write snapshot table", at))
+    }
+
+    /// Gives every snapshot the extra data that version 3 asks for.
+    pub(crate) fn complete_snapshots(&self) -> Result<()> {
+        let mut state = self.lock()?;
+        let state = &mut *state;
+        let entries = self.read_snapshots(&state.header)?;
+        if !entries.iter().any(|entry| entry.lacks_extra) {
+            return Ok(());
+        }
+        let table_bytes = num::to_u64(table::encode_table(&entries)?.len());
+        let place = self.allocate_table(state, table_bytes)?;
+        let written = self.write_snapshots(&entries, place);
+        self.or_give_back(state, place, written)?;
+        self.enter_snapshots(state, &entries, place)?;
+        self.guard_again(state)
     }
 
     /// Makes the snapshot table at `place`, which was written, the one in force, and frees the one

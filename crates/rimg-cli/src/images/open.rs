@@ -254,7 +254,7 @@ impl Opened {
     pub(crate) fn info(&self) -> Result<ImageInfo, Stop> {
         self.image.info().map_err(|error| {
             let name = &self.filename;
-            Stop::failed(format!("Could not read '{name}': {}", describe(&error)))
+            Stop::failed(format!("Could not open '{name}': {}", describe(&error)))
         })
     }
 

@@ -1,9 +1,9 @@
 //! What `check` prints when it is done.
 
+use crate::damage;
 use crate::json;
 use crate::message::describe;
 use rimg_core::{CheckSummary, Error, InfoValue};
-use std::error::Error as _;
 use std::fmt::Write as _;
 
 /// What was repaired, for people.
@@ -43,12 +43,8 @@ pub(crate) fn failure(error: &Error) -> (Option<String>, String) {
             (Some("ERROR snapshot table offset invalid".to_owned()), "Invalid argument".to_owned())
         }
         Error::Corrupt { at, .. } if at.structure == "snapshot table" => {
-            let why = error.source().map(ToString::to_string).unwrap_or_default();
-            let before = format!(
-                "ERROR failed to read the snapshot table: {why}\nYou can force-remove this extra \
-                 metadata with qemu-img check -r all"
-            );
-            (Some(before), too_large)
+            let why = damage::snapshot_table(error).unwrap_or_default();
+            (Some(format!("ERROR failed to read the snapshot table: {why}")), too_large)
         }
         Error::Corrupt { .. } => (None, "Input/output error".to_owned()),
         other => (None, describe(other)),

@@ -9,14 +9,10 @@ use super::tables::{sync, writer};
 use crate::cache::read_padded;
 use crate::error::CorruptKind;
 use crate::header::offset;
-use crate::snapshot::RawSnapshot;
+use crate::snapshot::{NEEDED_EXTRA_BYTES, RawSnapshot, until_nul};
 use crate::spec;
 use core::ops::Range;
 use rimg_core::{Error, FindingKind, MetadataBudget, Repair, Result, num};
-
-/// Extra data that QEMU wants of every snapshot of a version 3 image: the size of the VM state in
-/// 64 bits, and the size of the disk.
-const NEEDED_EXTRA_BYTES: usize = 16;
 
 /// Extra data of a snapshot as it is written: those, and the instruction count.
 const FULL_EXTRA_BYTES: usize = 24;
@@ -48,6 +44,8 @@ pub(super) struct SnapshotTable {
     kept_bytes: u64,
     /// A new one is to be written.
     rewrite: bool,
+    /// It has entries behind those that are kept.
+    overhangs: bool,
 }
 
 impl SnapshotTable {
@@ -66,7 +64,7 @@ impl SnapshotTable {
                     limit: spec::MAX_SNAPSHOTS.into(),
                 });
             }
-            table.mend(format!("Discarding {overhang} overhanging snapshots"), report);
+            table.cut(format!("Discarding {overhang} overhanging snapshots"), report);
             count = spec::MAX_SNAPSHOTS;
         }
         if count > 0 && (!header.geometry.is_aligned(table.at) || i64::try_from(table.at).is_err())
@@ -79,7 +77,7 @@ impl SnapshotTable {
             if !table.read_entry(subject, index, all, &mut budget, report)? {
                 let left = count.saturating_sub(index);
                 let why = "snapshot table is too big";
-                table.mend(format!("Discarding {left} overhanging snapshots ({why})"), report);
+                table.cut(format!("Discarding {left} overhanging snapshots ({why})"), report);
                 break;
             }
         }
@@ -125,7 +123,8 @@ impl SnapshotTable {
         budget.reserve("snapshot table", num::to_u64(size_of::<Snapshot>()))?;
         if bytes > spec::MAX_SNAPSHOT_TABLE_BYTES && kept > spec::MAX_SNAPSHOT_TABLE_BYTES {
             if !all {
-                let kind = CorruptKind::TableTooLarge(bytes);
+                let left = subject.header.snapshot_count.saturating_sub(index);
+                let kind = CorruptKind::SnapshotTableTooBig(left);
                 return Err(kind.at("snapshot table", "entry", at));
             }
             return Ok(false);
@@ -135,6 +134,13 @@ impl SnapshotTable {
         let mut texts = budget.buffer("snapshot table", texts_bytes)?;
         read_padded(file, &mut texts, texts_at).map_err(Error::io("read snapshot table", at))?;
         let (id, name) = texts.split_at_checked(raw.id_str_size.into()).unwrap_or_default();
+        let (id, name) = (until_nul(id), until_nul(name));
+        let len_of = |text: &[u8], max| u16::try_from(text.len()).unwrap_or(max);
+        let raw = RawSnapshot {
+            id_str_size: len_of(id, raw.id_str_size),
+            name_size: len_of(name, raw.name_size),
+            ..raw
+        };
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         budget.reserve("snapshot table", texts_bytes)?;
         let len = file.len_bytes().map_err(Error::io("read file length", 0))?;
@@ -147,7 +153,7 @@ impl SnapshotTable {
             l1_entries: raw.l1_size,
             raw,
             extra,
-            texts,
+            texts: [id, name].concat(),
             is_missing: at >= len,
         });
         Ok(true)
@@ -173,6 +179,12 @@ impl SnapshotTable {
         self.rewrite = true;
     }
 
+    /// Entries at the end go: what is before them may stay where it is.
+    fn cut(&mut self, message: String, report: &mut Report<'_>) {
+        report.add_repaired(FindingKind::Corruption, message);
+        self.overhangs = true;
+    }
+
     /// Writes a table of what was kept, where it was found to be needed: to clusters that nothing
     /// uses, then the header, and only then are the old clusters given back.
     ///
@@ -185,7 +197,7 @@ impl SnapshotTable {
         refcounts: &mut Refcounts<'_>,
     ) -> Result<()> {
         if !self.rewrite {
-            return Ok(());
+            return if self.overhangs { self.write_count(subject) } else { Ok(()) };
         }
         let g = subject.header.geometry;
         let kept: Vec<&Snapshot> = self.entries.iter().filter(|entry| !entry.is_missing).collect();
@@ -226,6 +238,19 @@ impl SnapshotTable {
         }
         subject.header.snapshot_count = count;
         subject.header.snapshots_offset = at;
+        Ok(())
+    }
+}
+
+impl SnapshotTable {
+    /// Lets the table end behind what is kept of it. The clusters behind it were not counted.
+    fn write_count(&self, subject: &mut Subject<'_>) -> Result<()> {
+        let count = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
+        writer(subject.file)?
+            .write_all_at(&count.to_be_bytes(), offset::SNAPSHOT_COUNT)
+            .map_err(Error::io("write header", offset::SNAPSHOT_COUNT))?;
+        sync(subject.file)?;
+        subject.header.snapshot_count = count;
         Ok(())
     }
 }

@@ -24,6 +24,8 @@ on_disk! {
 /// The extra data that this crate knows, and writes: the size of the machine's state, the size of
 /// the disk, and the count of instructions.
 const KNOWN_EXTRA_BYTES: usize = 24;
+/// What version 3 asks for: the size of the machine's state in 64 bits, and that of the disk.
+pub(crate) const NEEDED_EXTRA_BYTES: usize = 16;
 /// The count of instructions of a machine that does not count them.
 const NO_ICOUNT: u64 = u64::MAX;
 
@@ -41,6 +43,8 @@ pub(crate) struct SnapshotEntry {
     pub(crate) name: Vec<u8>,
     /// Extra data behind what is known.
     pub(crate) unknown_extra: Vec<u8>,
+    /// Extra data that version 3 asks for is not there.
+    pub(crate) lacks_extra: bool,
 }
 
 impl SnapshotEntry {
@@ -107,12 +111,13 @@ pub(crate) fn read_table(
 ) -> Result<Vec<SnapshotEntry>> {
     let mut entries = Vec::new();
     let mut at = header.snapshots_offset;
-    for _ in 0..header.snapshot_count {
-        let entry = read_entry(file, at, size_bytes, budget)?;
+    for index in 0..header.snapshot_count {
+        let entry = read_entry(file, at, index, size_bytes, budget)?;
         at = at.saturating_add(entry.len);
         let table_bytes = at.saturating_sub(header.snapshots_offset);
         if table_bytes > spec::MAX_SNAPSHOT_TABLE_BYTES {
-            let kind = CorruptKind::TableTooLarge(table_bytes);
+            let left = header.snapshot_count.saturating_sub(index);
+            let kind = CorruptKind::SnapshotTableTooBig(left);
             return Err(kind.at("snapshot table", "entry", entry.at));
         }
         entries.push(entry);
@@ -123,6 +128,7 @@ pub(crate) fn read_table(
 fn read_entry(
     file: &dyn Storage,
     at: u64,
+    index: u32,
     size_bytes: u64,
     budget: &mut MetadataBudget,
 ) -> Result<SnapshotEntry> {
@@ -131,7 +137,7 @@ fn read_entry(
     let raw = RawSnapshot::parse(&fixed);
     if raw.extra_data_size > spec::MAX_SNAPSHOT_EXTRA_BYTES {
         let field_at = at.saturating_add(RawSnapshot::offset_of("extra_data_size"));
-        let kind = CorruptKind::EntryTooLong(raw.extra_data_size.into());
+        let kind = CorruptKind::SnapshotExtra(index);
         return Err(kind.at("snapshot table", "extra_data_size", field_at));
     }
     let extra_len = num::to_usize(raw.extra_data_size.into())?;
@@ -142,6 +148,7 @@ fn read_entry(
     file.read_exact_at(&mut rest, rest_at).map_err(Error::io("read snapshot table", rest_at))?;
     let (extra, texts) = rest.split_at_checked(extra_len).unwrap_or_default();
     let (id, name) = texts.split_at_checked(id_len).unwrap_or_default();
+    let (id, name) = (until_nul(id), until_nul(name));
     let extra_word = |index: usize| {
         let start = index.saturating_mul(8);
         extra.get(start..).and_then(<[u8]>::first_chunk).map(|word| u64::from_be_bytes(*word))
@@ -169,7 +176,13 @@ fn read_entry(
         id: id.to_vec(),
         name: name.to_vec(),
         unknown_extra: extra.get(KNOWN_EXTRA_BYTES..).unwrap_or_default().to_vec(),
+        lacks_extra: extra_len < NEEDED_EXTRA_BYTES,
     })
+}
+
+/// The text in a field: it ends before the first NUL, if there is one.
+pub(crate) fn until_nul(field: &[u8]) -> &[u8] {
+    field.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -198,7 +211,7 @@ mod tests {
 
     fn read(bytes: Vec<u8>) -> Result<SnapshotEntry> {
         let mut budget = rimg_core::Limits::default().metadata_budget();
-        read_entry(&MemoryStorage::from(bytes), 0, 1234, &mut budget)
+        read_entry(&MemoryStorage::from(bytes), 0, 3, 1234, &mut budget)
     }
 
     #[test]
@@ -243,7 +256,7 @@ mod tests {
         let mut bytes = entry(&[]);
         bytes[36..40].copy_from_slice(&1025_u32.to_be_bytes());
         let error = read(bytes).unwrap_err();
-        assert_eq!(kind_of(&error), Some(&CorruptKind::EntryTooLong(1025)));
+        assert_eq!(kind_of(&error), Some(&CorruptKind::SnapshotExtra(3)));
     }
 
     #[test]
