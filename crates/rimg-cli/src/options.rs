@@ -9,6 +9,8 @@ use std::fmt::Write as _;
 pub(crate) struct OptionList {
     entries: Vec<(String, String)>,
     wants_help: bool,
+    /// Names without a value, and what they stand for.
+    short_forms: Vec<(String, String)>,
 }
 
 impl OptionList {
@@ -28,10 +30,14 @@ impl OptionList {
             match (name, value) {
                 ("help" | "?", None) => self.wants_help = true,
                 (name, Some(value)) => self.entries.push((name.to_owned(), value)),
-                (name, None) => self.entries.push(match name.strip_prefix("no") {
-                    Some(off) => (off.to_owned(), "off".to_owned()),
-                    None => (name.to_owned(), "on".to_owned()),
-                }),
+                (name, None) => {
+                    let (long, value) = match name.strip_prefix("no") {
+                        Some(off) => (off, "off"),
+                        None => (name, "on"),
+                    };
+                    self.short_forms.push((name.to_owned(), format!("{long}={value}")));
+                    self.entries.push((long.to_owned(), value.to_owned()));
+                }
             }
         }
         Ok(())
@@ -41,6 +47,16 @@ impl OptionList {
     pub(crate) fn put_first(&mut self, options: &[(&str, &str)]) {
         let first = options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         self.entries.splice(0..0, first);
+    }
+
+    /// What to say of names without a value, where that is not the habit.
+    pub(crate) fn short_form_warnings(&self) -> impl Iterator<Item = String> {
+        self.short_forms.iter().map(|(short, long)| {
+            format!(
+                "warning: short-form boolean option '{short}' deprecated\n\
+                 Please use {long} instead"
+            )
+        })
     }
 
     /// Whether nothing was given.

@@ -28,6 +28,7 @@ impl SnapshotName {
         let failed = || Stop::failed(format!("Failed in parsing snapshot param '{value}'"));
         let mut list = OptionList::default();
         list.add(value).map_err(|_| failed())?;
+        list.short_form_warnings().for_each(|warning| warn(&warning));
         let (mut id, mut name) = (None, None);
         for (key, text) in list.iter() {
             match key {
