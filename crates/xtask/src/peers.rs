@@ -16,6 +16,10 @@ const PEERS: &[Peer] = &[
     Peer { program: "mke2fs", package: "e2fsprogs" },
     Peer { program: "7zz", package: "7zip" },
     Peer { program: "bximage", package: "bximage" },
+    Peer { program: "script", package: "bsdutils" },
+    Peer { program: "groff", package: "groff-base" },
+    Peer { program: "zsh", package: "zsh" },
+    Peer { program: "fish", package: "fish" },
 ];
 
 /// `cargo xtask peers [--check]`: installs what is missing where that can be done, else says what

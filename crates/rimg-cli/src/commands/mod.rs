@@ -7,10 +7,13 @@ mod check;
 mod checksum;
 mod commit;
 mod compare;
+mod completions;
 mod convert;
 mod create;
 mod dd;
+mod formats;
 mod info;
+mod man;
 mod map;
 mod measure;
 mod platform;
@@ -59,7 +62,13 @@ pub(crate) const ALL: &[Command] = &[
 ];
 
 /// The commands that qemu-img has not, and that are not there under that name.
-pub(crate) const OWN: &[Command] = &[checksum::COMMAND];
+pub(crate) const OWN: &[Command] =
+    &[checksum::COMMAND, completions::COMMAND, formats::COMMAND, man::COMMAND];
+
+/// What help says of all commands, those that qemu-img has first.
+fn helps() -> Vec<CommandHelp> {
+    ALL.iter().chain(OWN).map(|command| command.help).collect()
+}
 
 /// Flags that several commands have.
 mod common {

@@ -1,6 +1,7 @@
 //! What things look like when printed. Nothing here opens a file.
 
 pub(crate) mod check;
+pub(crate) mod formats;
 pub(crate) mod info;
 pub(crate) mod map;
 pub(crate) mod progress;
