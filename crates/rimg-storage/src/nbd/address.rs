@@ -11,6 +11,8 @@ use std::path::PathBuf;
 /// How long a connection may take to come about.
 const CONNECT_TIME: Duration = Duration::from_secs(30);
 
+const ECONNREFUSED: i32 = 111;
+
 /// An exported disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NbdAddress {
@@ -47,6 +49,10 @@ impl NbdServer {
     /// Connects.
     pub(super) fn connect(&self) -> Result<Stream, NbdError> {
         let connected = match self {
+            // The system takes an empty path for a socket that nobody has.
+            Self::Unix(path) if path.as_os_str().is_empty() => {
+                Err(io::Error::from_raw_os_error(ECONNREFUSED))
+            }
             Self::Unix(path) => UnixStream::connect(path).map(Stream::Unix),
             Self::Tcp { host, port } => connect_tcp(&self.resolve(host, port)?),
         };
