@@ -15,7 +15,7 @@ pub(crate) use guard::Guard;
 pub(crate) use batch::Block;
 
 use crate::address::Geometry;
-use crate::cache::TableCache;
+use crate::cache::{READ_REFCOUNT_BLOCK, TableCache};
 use crate::error::CorruptKind;
 use crate::flush::DirtyEntries;
 use crate::header::Header;
@@ -97,6 +97,7 @@ impl Allocator {
         // Once as bytes, once as numbers.
         budget.reserve("refcount table", bytes)?;
         let mut raw = budget.buffer("refcount table", bytes)?;
+        file.note("reftable_load");
         crate::cache::read_padded(file.as_ref(), &mut raw, at)
             .map_err(Error::io("read refcount table", at))?;
         let (words, _) = raw.as_chunks::<8>();
@@ -215,14 +216,14 @@ impl Allocator {
     /// The refcount of `cluster` as it will be written.
     fn refcount(&mut self, cluster: u64) -> Result<u64> {
         let Some((slice_at, index)) = self.place_of(cluster)? else { return Ok(0) };
-        let slice = self.blocks.slice(self.file.as_ref(), slice_at, "read refcount block")?;
+        let slice = self.blocks.slice(self.file.as_ref(), slice_at, READ_REFCOUNT_BLOCK)?;
         Ok(refcount::get(slice, self.geometry.refcount, index))
     }
 
     fn set_refcount(&mut self, cluster: u64, count: u64) -> Result<()> {
         let missing = || Error::Misuse("a refcount without a block was changed");
         let (slice_at, index) = self.place_of(cluster)?.ok_or_else(missing)?;
-        let slice = self.blocks.slice_mut(self.file.as_ref(), slice_at, "read refcount block")?;
+        let slice = self.blocks.slice_mut(self.file.as_ref(), slice_at, READ_REFCOUNT_BLOCK)?;
         refcount::set(slice, self.geometry.refcount, index, count);
         Ok(())
     }
@@ -304,7 +305,7 @@ impl Allocator {
             let block_end = (first | g.refcounts_per_block().saturating_sub(1)).saturating_add(1);
             return Ok(wanted.min(block_end.saturating_sub(first)));
         };
-        let slice = self.blocks.slice(self.file.as_ref(), slice_at, "read refcount block")?;
+        let slice = self.blocks.slice(self.file.as_ref(), slice_at, READ_REFCOUNT_BLOCK)?;
         let in_slice = num::to_usize((num::to_u64(slice.len()) << 3) >> g.refcount.order())?;
         let end = index.saturating_add(num::to_usize(wanted)?).min(in_slice);
         Ok(num::to_u64(refcount::zero_prefix(slice, g.refcount, index..end)))
@@ -393,8 +394,7 @@ impl Allocator {
         while cluster < run.end() {
             let missing = || Error::Misuse("a refcount without a block was changed");
             let (slice_at, index) = self.place_of(cluster)?.ok_or_else(missing)?;
-            let slice =
-                self.blocks.slice_mut(self.file.as_ref(), slice_at, "read refcount block")?;
+            let slice = self.blocks.slice_mut(self.file.as_ref(), slice_at, READ_REFCOUNT_BLOCK)?;
             let in_slice = num::to_usize((num::to_u64(slice.len()) << 3) >> g.refcount.order())?;
             let left = num::to_usize(run.end().saturating_sub(cluster))?;
             let end = index.saturating_add(left).min(in_slice);

@@ -9,6 +9,9 @@ use rimg_core::{Error, Result, Storage, num};
 use std::collections::HashMap;
 use std::io;
 
+/// What a cache of refcount blocks says that it does when it reads one.
+pub(crate) const READ_REFCOUNT_BLOCK: &str = "read refcount block";
+
 /// No slice is larger than this.
 const MAX_SLICE_BYTES: u64 = 64 << 10;
 
@@ -178,6 +181,7 @@ impl TableCache {
             Some(index) => index,
             None => {
                 let index = self.free_slot(at)?;
+                file.note(if op == READ_REFCOUNT_BLOCK { "refblock_load" } else { "l2_load" });
                 let slot = self.slot(index)?;
                 if let Err(error) = read_padded(file, &mut slot.bytes, at) {
                     self.forget(at..at.saturating_add(1));

@@ -145,6 +145,7 @@ impl Qcow2Image {
     /// Takes `len` bytes, less than a cluster: behind the last ones where they fit there or the
     /// next cluster is free, else in a new cluster.
     fn allocate_bytes(&self, state: &mut State, len: u64) -> Result<u64> {
+        self.file.note("cluster_alloc_bytes");
         let g = self.geometry;
         if let Some(tail) = state.allocator_mut()?.compressed_tail {
             let cluster = g.cluster_index(tail);
@@ -181,6 +182,7 @@ impl Qcow2Image {
             if packed.is_empty() {
                 return Ok(());
             }
+            file.note("write_compressed");
             let done = file.write_all_at(packed, at);
             packed.clear();
             done.map_err(Error::io("write compressed cluster", at))

@@ -20,6 +20,11 @@ use rimg_core::{Error, Result, StorageWrite, num};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{MutexGuard, PoisonError};
 
+/// What is done with pieces of metadata, as errors have it.
+const WRITE_REFCOUNT_TABLE: &str = "write refcount table";
+const WRITE_L2: &str = "write L2 table";
+const WRITE_L1: &str = "write L1 table";
+
 /// Bytes of a table on their way to the disk.
 pub(crate) struct Piece {
     /// Host offset in bytes.
@@ -202,11 +207,7 @@ impl Qcow2Image {
         };
         Ok(Pass {
             number,
-            stages: [
-                ("write refcount table", table),
-                ("write L2 table", l2),
-                ("write L1 table", l1),
-            ],
+            stages: [(WRITE_REFCOUNT_TABLE, table), (WRITE_L2, l2), (WRITE_L1, l1)],
             l2_mark,
             l1_mark,
             table_mark,
@@ -230,6 +231,11 @@ impl Qcow2Image {
     fn write_pieces(&self, op: &'static str, pieces: &[Piece]) -> Result<()> {
         let file = self.file_writer()?;
         pieces.iter().try_for_each(|piece| {
+            file.note(match op {
+                WRITE_REFCOUNT_TABLE => "refblock_alloc_hookup",
+                WRITE_L2 => "l2_update",
+                _ => "l1_update",
+            });
             file.write_all_at(&piece.bytes, piece.at).map_err(Error::io(op, piece.at))
         })
     }
@@ -268,6 +274,7 @@ impl Qcow2Image {
         let file = self.file_writer()?;
         let Some(allocator) = &mut state.allocator else { return Ok(()) };
         allocator.blocks.write_dirty(|bytes, at| {
+            file.note("refblock_update_part");
             file.write_all_at(bytes, at).map_err(Error::io("write refcount block", at))
         })
     }
@@ -276,7 +283,7 @@ impl Qcow2Image {
         let allocator = state.allocator_mut()?;
         let mark = allocator.dirty_entries.mark();
         let pieces = allocator.dirty_entries.pieces(&allocator.table, allocator.table_at);
-        self.write_pieces("write refcount table", &pieces)?;
+        self.write_pieces(WRITE_REFCOUNT_TABLE, &pieces)?;
         allocator.dirty_entries.clean_up_to(mark);
         Ok(())
     }
@@ -285,7 +292,7 @@ impl Qcow2Image {
     pub(crate) fn write_l1(&self, state: &mut State) -> Result<()> {
         let mark = state.dirty_l1.mark();
         let pieces = state.dirty_l1.pieces(&state.l1, state.header.l1_offset);
-        self.write_pieces("write L1 table", &pieces)?;
+        self.write_pieces(WRITE_L1, &pieces)?;
         state.dirty_l1.clean_up_to(mark);
         Ok(())
     }

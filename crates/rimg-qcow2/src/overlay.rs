@@ -122,6 +122,7 @@ impl Qcow2Image {
         let end = self.empty_clusters(state);
         let l1_bytes = vec![0; num::to_usize(num::to_u64(entries).saturating_mul(8))?];
         let old_l1 = state.header.l1_offset;
+        file.note("l1_update");
         file.write_all_at(&l1_bytes, old_l1).map_err(Error::io("write L1 table", old_l1))?;
         self.barrier(state)?;
         state.l1.fill(0);
@@ -138,6 +139,7 @@ impl Qcow2Image {
             self.write_small_table(table_at)?;
         }
         if new_l1 != old_l1 {
+            file.note("empty_image_prepare");
             file.write_all_at(&l1_bytes, new_l1).map_err(Error::io("write L1 table", new_l1))?;
         }
         // From here on memory is behind the disk: a failure must not let anybody go on with it.

@@ -106,6 +106,7 @@ impl Qcow2Image {
     /// Reads bytes of the data file as they are.
     pub(crate) fn fetch_bytes(&self, buf: &mut [u8], host: u64) -> Result<()> {
         let (file, _) = self.data();
+        file.note("read_aio");
         match file.read_exact_at(buf, host) {
             Ok(()) => return Ok(()),
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {}
@@ -130,6 +131,7 @@ impl Qcow2Image {
             buf.fill(0);
             return Ok(());
         };
+        self.file.note("read_backing_aio");
         let there = backing.size_bytes().saturating_sub(at);
         let there = usize::try_from(there).unwrap_or(usize::MAX).min(buf.len());
         let (below, beyond) = buf.split_at_mut(there);
@@ -157,6 +159,7 @@ impl Qcow2Image {
             end = end.max(span(run).map_or(end, |span| span.1));
         }
         scratch.encoded.resize(num::to_usize(end.saturating_sub(start))?, 0);
+        self.file.note("read_compressed");
         // The length is in sectors and may reach past the end of the file.
         read_padded(self.file.as_ref(), &mut scratch.encoded, start)
             .map_err(Error::io("read compressed cluster", start))?;

@@ -119,6 +119,7 @@ impl Qcow2Image {
                 limit: spec::MAX_L1_BYTES,
             });
         }
+        self.file.note("l1_grow_alloc_table");
         let (run, _) = self.allocate(state, g.clusters_for(bytes))?;
         let at = g.cluster_offset(run.first);
         // The new table must not hold entries that lead to what is not there yet.
@@ -128,6 +129,7 @@ impl Qcow2Image {
         table.resize(num::to_usize(needed)?, 0);
         let raw: Vec<u8> = table.iter().flat_map(|entry| entry.to_be_bytes()).collect();
         let file = self.file_writer()?;
+        file.note("l1_grow_write_table");
         file.write_all_at(&raw, at).map_err(Error::io("write L1 table", at))?;
         self.barrier(state)?;
         // Length and offset are next to each other in one sector: both change or none does.
@@ -136,6 +138,7 @@ impl Qcow2Image {
         let (entries_bytes, at_bytes) = field.split_at_mut(4);
         entries_bytes.copy_from_slice(&entries.to_be_bytes());
         at_bytes.copy_from_slice(&at.to_be_bytes());
+        file.note("l1_grow_activate_table");
         file.write_all_at(&field, offset::L1_SIZE)
             .map_err(Error::io("write header", offset::L1_SIZE))?;
         self.barrier(state)?;

@@ -357,6 +357,7 @@ impl Qcow2Image {
         let there = fill.end.min(self.size_bytes()).saturating_sub(fill.start);
         let mut bytes = vec![0; num::to_usize(there)?];
         if there > 0 {
+            self.file.note("cow_read");
             self.read(&mut bytes, fill.start)?;
         }
         if self.encryption.is_some() {
@@ -368,6 +369,7 @@ impl Qcow2Image {
         let zero_from = if zeroes::is_zero(&bytes) {
             0
         } else {
+            data.note("cow_write");
             data.write_all_at(&bytes, at).map_err(Error::io("copy cluster", at))?;
             there
         };

@@ -2,6 +2,7 @@
 
 use super::Allocator;
 use crate::address::Geometry;
+use crate::cache::READ_REFCOUNT_BLOCK;
 use crate::error::CorruptKind;
 use crate::{refcount, spec};
 use core::ops::Range;
@@ -32,8 +33,7 @@ impl Allocator {
             let Some((slice_at, range)) = self.slice_of(cluster..clusters.end)? else {
                 return Err(self.uncounted_cluster(cluster));
             };
-            let slice =
-                self.blocks.slice_mut(self.file.as_ref(), slice_at, "read refcount block")?;
+            let slice = self.blocks.slice_mut(self.file.as_ref(), slice_at, READ_REFCOUNT_BLOCK)?;
             for index in range {
                 let count = refcount::get(slice, order, index);
                 if count == 0 {
@@ -70,8 +70,7 @@ impl Allocator {
             let Some((slice_at, range)) = self.slice_of(cluster..clusters.end)? else {
                 return Err(self.uncounted_cluster(cluster));
             };
-            let slice =
-                self.blocks.slice_mut(self.file.as_ref(), slice_at, "read refcount block")?;
+            let slice = self.blocks.slice_mut(self.file.as_ref(), slice_at, READ_REFCOUNT_BLOCK)?;
             let mut run = cluster..cluster;
             for index in range {
                 match refcount::get(slice, order, index) {
@@ -216,7 +215,7 @@ impl Allocator {
                 cluster = next;
                 continue;
             };
-            let slice = self.blocks.slice(self.file.as_ref(), slice_at, "read refcount block")?;
+            let slice = self.blocks.slice(self.file.as_ref(), slice_at, READ_REFCOUNT_BLOCK)?;
             for index in range {
                 let count = refcount::get(slice, g.refcount, index);
                 if count > 0 {

@@ -12,6 +12,7 @@ impl Qcow2Image {
     /// Takes `clusters` in a row, with refcounts of one. Returns them and whether they hold zeroes
     /// because they were never used.
     pub(crate) fn allocate(&self, state: &mut State, clusters: u64) -> Result<(FreeRun, bool)> {
+        self.file.note("cluster_alloc");
         loop {
             self.make_room(state)?;
             let run = state.allocator_mut()?.find(clusters)?;
@@ -107,8 +108,10 @@ impl Qcow2Image {
             refcount::set(&mut block_bytes, g.refcount, num::to_usize(cluster)?, 1);
         }
         let at = g.cluster_offset(first);
+        file.note("refblock_alloc_write_blocks");
         file.write_all_at(&block_bytes, at).map_err(Error::io("write refcount block", at))?;
         let raw: Vec<u8> = table.iter().flat_map(|entry| entry.to_be_bytes()).collect();
+        file.note("refblock_alloc_write_table");
         file.write_all_at(&raw, table_at).map_err(Error::io("write refcount table", table_at))?;
         self.barrier(state)?;
         // Offset and length are next to each other in one sector: both change or none does.
@@ -117,6 +120,7 @@ impl Qcow2Image {
         let (offset_bytes, clusters_bytes) = field.split_at_mut(8);
         offset_bytes.copy_from_slice(&table_at.to_be_bytes());
         clusters_bytes.copy_from_slice(&clusters.to_be_bytes());
+        file.note("refblock_alloc_switch_table");
         file.write_all_at(&field, offset::REFCOUNT_TABLE)
             .map_err(Error::io("write header", offset::REFCOUNT_TABLE))?;
         self.barrier(state)?;

@@ -7,7 +7,7 @@ use super::pages::{Cell, PAGE_BITS};
 use super::report::Report;
 use super::tables::{read_words, writer};
 use crate::address::Geometry;
-use crate::cache::{TableCache, read_padded};
+use crate::cache::{READ_REFCOUNT_BLOCK, TableCache, read_padded};
 use crate::refcount::{self, Place};
 use crate::spec;
 use core::ops::Range;
@@ -207,7 +207,7 @@ impl<'a> Refcounts<'a> {
         if i64::try_from(slice_at).is_err() {
             return Ok(None);
         }
-        let Ok(bytes) = self.blocks.slice(self.file, slice_at, "read refcount block") else {
+        let Ok(bytes) = self.blocks.slice(self.file, slice_at, READ_REFCOUNT_BLOCK) else {
             return Ok(None);
         };
         Ok(Some(refcount::get(bytes, self.g.refcount, num::to_usize(index)?)))
@@ -222,7 +222,7 @@ impl<'a> Refcounts<'a> {
     pub(super) fn write(&mut self, clusters: Range<u64>, counts: &Counts) -> Result<()> {
         for cluster in clusters {
             let Place::In { slice_at, index } = self.place_of(cluster) else { continue };
-            let slice = self.blocks.slice_mut(self.file, slice_at, "read refcount block")?;
+            let slice = self.blocks.slice_mut(self.file, slice_at, READ_REFCOUNT_BLOCK)?;
             let count = counts.of(cluster);
             refcount::set(slice, self.g.refcount, num::to_usize(index)?, count);
             let file = writer(self.file)?;

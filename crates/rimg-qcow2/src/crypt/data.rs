@@ -36,6 +36,7 @@ impl Qcow2Image {
         host: u64,
     ) -> Result<()> {
         let data = self.data_writer()?;
+        data.note("write_aio");
         let Some(encryption) = &self.encryption else {
             return data.write_all_at(buf, host).map_err(Error::io(op, host));
         };

@@ -68,6 +68,7 @@ impl Qcow2Image {
     /// Stops counting everything below L2 tables that [`unlink_behind`](Self::unlink_behind) took
     /// out, once the disk knows.
     pub(super) fn free_branches(&self, state: &mut State, going: &[Branch]) -> Result<()> {
+        self.file.note("l1_shrink_free_l2_clusters");
         self.readers.wait_for(self.readers.next_generation());
         state.l2.forget(0..u64::MAX);
         self.lower(state, going, SharedTables::Keep)?;
