@@ -65,6 +65,9 @@ pub(crate) fn describe(error: &Error) -> String {
         return words;
     }
     match error {
+        Error::Io { op: "read refcount table", source, .. } => {
+            format!("Could not initialize refcount handling: {}", describe_io(source))
+        }
         Error::Io { source, .. } => describe_io(source),
         Error::WrongFormat { format } => format!("Image is not in {format} format"),
         Error::InvalidOption { reason, .. } => reason.clone(),

@@ -175,14 +175,18 @@ type Chosen = (&'static Command, Vec<OsString>);
 /// The program's own flags and the command behind them; `None` when all is done already.
 fn own_flags(program: &Program, args: VecDeque<OsString>) -> Result<Option<Chosen>, Stop> {
     let mut getopt = Getopt::new(OWN_FLAGS, Order::FlagsFirst, args);
-    while let Some((flag, _)) = getopt.next_flag()? {
+    while let Some((flag, value)) = getopt.next_flag()? {
         match flag {
             Own::Help => return Err(Stop::Help),
             Own::Version => {
                 print(&program.version());
                 return Ok(None);
             }
-            // There is nothing to trace; scripts that ask for it shall run.
+            // There is nothing to trace, so there is no list of it; scripts that ask for it shall
+            // run.
+            Own::Trace if value.is_some_and(|value| value == "help" || value == "?") => {
+                return Ok(None);
+            }
             Own::Trace => {}
         }
     }

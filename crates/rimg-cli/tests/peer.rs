@@ -14,12 +14,15 @@
 //! | `truncate` | makes a file or changes its length: its name, the length |
 //! | `remove` | removes a file |
 //! | `mkdir` | makes a folder |
+//! | `serve` | lets qemu-nbd export a file: socket, file, further arguments |
+//! | `stop` | ends what `serve` started, as the end of the case does |
 //! | `same` | gives both folders one file, where the time it was made shows |
 //! | `equal` | compares the bytes of a file; the times of qcow2 snapshots may differ |
 //!
 //! Words are separated by spaces and may be quoted. A line ending in a backslash goes on.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use rimg_testkit::nbd::QemuNbd;
 use rimg_testkit::peer::Peer;
 use std::fmt::Write as _;
 use std::fs;
@@ -158,6 +161,16 @@ fn bench() {
 }
 
 #[test]
+fn names() {
+    run_cases(include_str!("peer/names.cases"));
+}
+
+#[test]
+fn nbd() {
+    run_cases(include_str!("peer/nbd.cases"));
+}
+
+#[test]
 fn vhdx() {
     run_cases(include_str!("peer/vhdx.cases"));
 }
@@ -244,6 +257,7 @@ fn run_case(case: &Case<'_>, report: &mut String) -> usize {
     let rimg = folder.path().join("qemu-img");
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_rimg"), &rimg).unwrap();
     let mut compared = 0;
+    let mut servers = Vec::new();
     for line in &case.lines {
         let (verb, args) = line.split_first().unwrap();
         match verb.as_str() {
@@ -283,6 +297,16 @@ fn run_case(case: &Case<'_>, report: &mut String) -> usize {
             }
             "same" => {
                 fs::copy(ours.join(&args[0]), theirs.join(&args[0])).unwrap();
+            }
+            "serve" => {
+                for folder in [&ours, &theirs] {
+                    let rest: Vec<&str> = args[2..].iter().map(String::as_str).collect();
+                    let (socket, file) = (folder.join(&args[0]), folder.join(&args[1]));
+                    servers.extend(QemuNbd::export(&file, &socket, &rest));
+                }
+            }
+            "stop" => {
+                servers.clear();
             }
             verb => {
                 prepare(verb, args, &ours, case);

@@ -9,7 +9,7 @@ use crate::options::OptionList;
 use crate::output::progress::Progress;
 use crate::program::Run;
 use crate::secrets::add_object;
-use rimg_convert::{ConvertError, ConvertOptions, TargetGuard, convert_range};
+use rimg_convert::{ConvertError, ConvertOptions, convert_range};
 use std::ffi::{OsStr, OsString};
 use std::ops::Range;
 use std::path::Path;
@@ -52,6 +52,7 @@ const FLAGS: &[(Key, Flag)] = &[
     (Key::Help, common::HELP),
     (Key::Format, common::FORMAT),
     (Key::ImageOpts, common::IMAGE_OPTS),
+    (Key::Object, common::OBJECT),
     (
         Key::TargetFormat,
         Flag::new(&["output-format"], "the format of OUTPUT (default raw)")
@@ -59,7 +60,6 @@ const FLAGS: &[(Key, Flag)] = &[
             .value("OUTPUT_FMT"),
     ),
     (Key::ForceShare, common::FORCE_SHARE),
-    (Key::Object, common::OBJECT),
 ];
 
 /// The command line.
@@ -158,7 +158,10 @@ fn copy(run: &Run<'_>, mut args: Args, input: &OsStr, output: &OsStr) -> Result<
     }
     let canonical = |path: &Path| path.canonicalize().ok();
     if args.how.force_share
-        && canonical(name.path()).is_some_and(|path| Some(path) == canonical(output.as_ref()))
+        && name
+            .path()
+            .and_then(canonical)
+            .is_some_and(|path| Some(path) == canonical(output.as_ref()))
     {
         // With -U no lock stands between the source and its own end.
         return Err(Stop::failed(format!("'{}' is the source, too", super::text(output))));
@@ -181,7 +184,7 @@ fn copy(run: &Run<'_>, mut args: Args, input: &OsStr, output: &OsStr) -> Result<
         let output = super::text(output);
         Stop::failed(format!("{output}: error while creating output image: {reason}"))
     })?;
-    let guard = TargetGuard::created(files);
+    let guard = images::guard(files, output);
     let mut how = How { writable: true, format: Some(format), ..How::default() };
     how.cache = images::image_cache(None)?;
     let name = ImageName::parse(output, false, &mut how)?;

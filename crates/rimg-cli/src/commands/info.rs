@@ -2,8 +2,7 @@
 
 use crate::args::{CommandHelp, Example, Flag};
 use crate::commands::{Command, common, output_form, parse, text};
-use crate::images::{self, How, ImageName, KEY_SECRETS, Opened};
-use crate::json::quoted;
+use crate::images::{self, How, ImageName};
 use crate::message::Stop;
 use crate::output::Form;
 use crate::output::info::{self as output, ImageReport};
@@ -117,13 +116,11 @@ fn report_chain(name: ImageName, how: How) -> Result<Vec<ImageReport>, Stop> {
 fn report(name: &ImageName, how: &How) -> Result<ImageReport, Stop> {
     let opened = images::open(name, how)?;
     let mut info = opened.info()?;
-    name_extents(&mut info, &opened.filename);
+    let file = name.path().map(|path| path.to_string_lossy()).unwrap_or_default();
+    name_extents(&mut info, &file);
     let full_backing_filename =
-        info.backing_file.as_deref().map(|backing| images::combine(&opened.filename, backing));
-    let file = opened.file_report()?;
-    let extents = opened.extent_reports()?;
-    let filename = options_shown(&opened, how).unwrap_or_else(|| opened.filename.clone());
-    Ok(ImageReport { filename, info, full_backing_filename, file, extents })
+        info.backing_file.as_deref().map(|backing| images::combine(&file, backing));
+    Ok(ImageReport { full_backing_filename, ..opened.report(info)? })
 }
 
 /// Extents are shown by the names of their files from here; an image gives them from its own
@@ -147,24 +144,4 @@ fn name_extents(info: &mut ImageInfo, image: &str) {
             }
         }
     }
-}
-
-/// The name of an image that needs more than a file's name to be opened.
-fn options_shown(opened: &Opened, how: &How) -> Option<String> {
-    let (format, file) = (quoted(opened.format()), quoted(&opened.filename));
-    let image =
-        format!("\"driver\": {format}, \"file\": {{\"driver\": \"file\", \"filename\": {file}}}");
-    // The members come in the order in which a table of theirs in QEMU has them.
-    let [among_others, alone] = KEY_SECRETS;
-    let header = how.options.value("header.filename").map(quoted);
-    let header = header
-        .map(|header| format!("\"header\": {{\"driver\": \"file\", \"filename\": {header}}}, "));
-    let key = how.options.value(alone).map(quoted);
-    let key = key.map(|key| format!(", \"{alone}\": {key}"));
-    if header.is_none() && key.is_none() {
-        let key = quoted(how.options.value(among_others)?);
-        return Some(format!("json:{{\"{among_others}\": {key}, {image}}}"));
-    }
-    let (header, key) = (header.unwrap_or_default(), key.unwrap_or_default());
-    Some(format!("json:{{{header}{image}{key}}}"))
 }

@@ -64,9 +64,15 @@ const FLAGS: &[(Key, Flag)] = &[
     ),
     (
         Key::Options,
-        Flag::new(&[], "options of the new image, as create takes them")
+        Flag::new(&["options"], "options of the new image, as create takes them")
             .short(b'o')
             .value("OPTIONS"),
+    ),
+    (
+        Key::Snapshot,
+        Flag::new(&["snapshot"], "measure this internal snapshot: its name or its ID")
+            .short(b'l')
+            .value("SNAPSHOT"),
     ),
     (
         Key::Size,
@@ -74,15 +80,9 @@ const FLAGS: &[(Key, Flag)] = &[
     ),
     (Key::Format, common::FORMAT),
     (Key::ImageOpts, common::IMAGE_OPTS),
-    (
-        Key::Snapshot,
-        Flag::new(&["snapshot"], "measure this internal snapshot: its name or its ID")
-            .short(b'l')
-            .value("SNAPSHOT"),
-    ),
+    (Key::Object, common::OBJECT),
     (Key::Output, common::OUTPUT),
     (Key::ForceShare, common::FORCE_SHARE),
-    (Key::Object, common::OBJECT),
 ];
 
 /// The command line.

@@ -26,7 +26,8 @@ pub(super) fn look_at(
 ) -> Result<Vec<Verdict>, Stop> {
     let failed = |reason: String| Stop::failed(format!("{}: {reason}", name.shown()));
     if platform.recipe().format.is_none() {
-        let file = File::open(name.path()).map_err(|error| failed(describe_io(&error)))?;
+        let path = name.path().ok_or_else(|| failed("it is no local file".to_owned()))?;
+        let file = File::open(path).map_err(|error| failed(describe_io(&error)))?;
         return inspect_archive(&mut BufReader::new(file)).map_err(|error| failed(chain(&error)));
     }
     let opened = images::open(name, how)?;

@@ -58,6 +58,7 @@ const FLAGS: &[(Key, Flag)] = &[
     (Key::Help, common::HELP),
     (Key::Quiet, common::QUIET),
     (Key::Progress, Flag::new(&["progress"], "show how far the work is").short(b'p')),
+    (Key::ForceShare, common::FORCE_SHARE),
     (Key::Format, common::FORMAT),
     (Key::ImageOpts, common::IMAGE_OPTS),
     (
@@ -93,7 +94,6 @@ const FLAGS: &[(Key, Flag)] = &[
         .short(b'u'),
     ),
     (Key::Compress, Flag::new(&["compress"], "compress what is copied (qcow2)").short(b'c')),
-    (Key::ForceShare, common::FORCE_SHARE),
     (Key::Object, common::OBJECT),
 ];
 
@@ -231,11 +231,12 @@ fn open_backing(overlay: &Opened, name: &str, how: &How) -> Result<Opened, Stop>
         Stop::failed(format!("Could not open new backing file '{name}': {reason}"))
     };
     let mut how = how.clone();
-    let found = if name.starts_with("json:") {
-        ImageName::parse(name.as_ref(), false, &mut how)?
-    } else {
-        ImageName::of_file(combine(&overlay.filename, name).as_ref()).map_err(failed)?
-    };
+    if name.starts_with("json:") {
+        let found = ImageName::parse(name.as_ref(), false, &mut how)?;
+        return images::open_or_reason(&found, &how).map_err(failed);
+    }
+    let from = overlay.image.path().map(|path| path.to_string_lossy()).unwrap_or_default();
+    let found = ImageName::of_user(combine(&from, name).as_ref(), &mut how).map_err(failed)?;
     images::open_or_reason(&found, &how).map_err(failed)
 }
 

@@ -130,6 +130,9 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
     let Some(resizer) = opened.disk().resizer() else {
         return Err(Stop::failed("Image format driver does not support resize"));
     };
+    if opened.is_raw_over("nbd") {
+        return Err(Stop::failed("Cannot resize NBD nodes"));
+    }
     resizer.resize(new.cast_unsigned(), preallocation).map_err(|error| match error {
         Error::Limit { what: "L1 table in bytes", .. } => {
             Stop::failed("Failed to grow the L1 table: File too large")

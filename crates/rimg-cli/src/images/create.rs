@@ -1,15 +1,19 @@
 //! New images: from what the user said to what a format driver is told.
 
 use crate::epoch::source_date_epoch;
+use crate::images::attach::{Attached, NodeHow, attach};
 use crate::images::format;
-use crate::images::name::{ImageName, combine, protocol_of};
+use crate::images::name::{ImageName, combine};
+use crate::images::node::Node;
 use crate::images::open::{How, KEY_SECRETS, open_or_reason};
+use crate::images::protocol::node_of;
 use crate::message::{describe, describe_io};
 use crate::options::{self, Chosen, OptionList};
 use rimg::{
-    Creator, Error, FileError, FormatInfo, ImageInfo, LocalFiles, LockConflict, OptionSpec, Plan,
-    RawOptions,
+    CacheMode, Creator, Error, FileError, FormatInfo, ImageInfo, LocalFiles, LockConflict,
+    OptionSpec, Plan, RawOptions,
 };
+use rimg_convert::TargetGuard;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
@@ -113,14 +117,14 @@ impl NewImage {
         let mut hint = String::new();
         if check {
             let full = combine(&self.filename.to_string_lossy(), backing);
-            let how = How {
+            let mut how = How {
                 format: declared.map(str::to_owned),
                 force_share: true,
                 inspect_only: true,
                 ..How::default()
             };
             let unopened = |reason: String| format!("{reason}\nCould not open backing image.");
-            let name = ImageName::of_file(full.as_ref()).map_err(unopened)?;
+            let name = ImageName::of_user(full.as_ref(), &mut how).map_err(unopened)?;
             let opened = open_or_reason(&name, &how).map_err(unopened)?;
             hint = format!("\nDetected format of {}.", opened.format());
             info = Some(opened.disk().info().map_err(|error| unopened(describe(&error)))?);
@@ -150,10 +154,23 @@ fn no_size() -> String {
 }
 
 fn check_protocol(filename: &OsStr) -> Result<(), String> {
-    match protocol_of(&filename.to_string_lossy()) {
-        None | Some("file") => Ok(()),
-        Some(protocol) => Err(format!("Unknown protocol '{protocol}'")),
+    if filename.is_empty() {
+        // The system says it best.
+        return Ok(());
     }
+    match node_of(filename)? {
+        Node::File(_) | Node::Nbd(_) => Ok(()),
+        node => {
+            let driver = node.driver();
+            Err(format!("Protocol driver '{driver}' does not support image creation"))
+        }
+    }
+}
+
+/// What keeps a target that was just made from looking finished before it is; `files` are those
+/// that it consists of, if it was made of any.
+pub(crate) fn guard(files: Vec<PathBuf>, filename: &OsStr) -> TargetGuard {
+    if files.is_empty() { TargetGuard::existing(filename) } else { TargetGuard::created(files) }
 }
 
 impl PlannedImage {
@@ -169,8 +186,12 @@ impl PlannedImage {
     /// # Errors
     /// The message, without the image's name.
     pub(crate) fn create(&self) -> Result<Vec<PathBuf>, String> {
-        let path = self.path();
-        self.plan()?.carry_out(&path).map_err(|FileError { source, .. }| self.reason(&source))
+        let plan = self.plan()?;
+        let created = match self.existing_file()? {
+            None => plan.carry_out(self.path()),
+            Some(file) => plan.carry_out_in(file.storage).map(|()| Vec::new()),
+        };
+        created.map_err(|FileError { source, .. }| self.reason(&source))
     }
 
     /// What would be made.
@@ -195,6 +216,31 @@ impl PlannedImage {
             creator = creator.known_backing(info.clone());
         }
         creator.plan(self.path()).map_err(|FileError { source, .. }| self.reason(&source))
+    }
+
+    /// What is to be used as it is, since its kind of file cannot be made.
+    fn existing_file(&self) -> Result<Option<Attached>, String> {
+        if self.filename.is_empty() {
+            return Ok(None);
+        }
+        let node = node_of(&self.filename)?;
+        if node.driver() == "file" {
+            return Ok(None);
+        }
+        let how = NodeHow {
+            writable: true,
+            force_share: false,
+            cache: CacheMode::default(),
+            secrets: &self.secrets,
+        };
+        attach(&node, how).map(Some).map_err(|reason| {
+            format!(
+                "Protocol driver '{}' does not support creating new images, so an existing image \
+                 must be selected as the target; however, opening the given target as an existing \
+                 image failed: {reason}",
+                node.driver()
+            )
+        })
     }
 
     /// What the format is told: not what is for the file alone.

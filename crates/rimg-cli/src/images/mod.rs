@@ -1,17 +1,21 @@
 //! Images by name: what a name means, opening, creating. The library's errors get qemu-img's
 //! words here.
 
+mod attach;
+mod blkdebug;
 mod create;
 mod name;
+mod nbd;
+mod node;
 mod open;
+mod protocol;
+mod shown;
 
 pub(crate) use create::{
-    NewImage, TargetWishes, creatable_format, plan_target, require_compression,
+    NewImage, TargetWishes, creatable_format, guard, plan_target, require_compression,
 };
 pub(crate) use name::{ImageName, combine};
-pub(crate) use open::{
-    How, KEY_SECRETS, Opened, image_cache, open, open_or_reason, source_cache, target_cache,
-};
+pub(crate) use open::{How, Opened, image_cache, open, open_or_reason, source_cache, target_cache};
 
 use rimg::{FORMATS, FormatInfo, driver};
 

@@ -1,26 +1,31 @@
 //! What stands where an image is to be named.
 
+use crate::images::node::{Node, NodeOptions, PROTOCOLS};
+use crate::images::protocol::{driver_of, node_of, of_driver, protocol_of};
+use crate::images::shown::{image_name, node_name};
 use crate::images::{How, format};
-use crate::json::{ReadError, read_options};
+use crate::json::{ReadError, Scalar, read_scalars};
 use crate::message::Stop;
-use crate::options::{OptionList, parse_bool};
+use crate::options::OptionList;
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The name of an image, as the user or another image gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ImageName {
-    /// Where the file is.
-    path: PathBuf,
-    /// The file's name as it is shown in reports.
-    shown: String,
+    /// What the image lies in.
+    node: Node,
+    /// Whether that is all: its bytes are the image, without a format.
+    is_bare: bool,
+    /// What the format was told, as it was said.
+    said: NodeOptions,
     /// All that was given, as it is shown in messages.
     given: String,
 }
 
 impl ImageName {
-    /// Reads what the user gave: a path, `file:` and a path, `json:` and an object, or with
-    /// `image_opts` a list of options. The last two may say the format, which goes to `how`.
+    /// Reads what the user gave: a path, a protocol and what it takes, `json:` and an object, or
+    /// with `image_opts` a list of options. The last two may say the format, which goes to `how`.
     pub(crate) fn parse(name: &OsStr, image_opts: bool, how: &mut How) -> Result<Self, Stop> {
         let given = name.to_string_lossy();
         let refused = |reason: String| Stop::failed(format!("Could not open '{given}': {reason}"));
@@ -30,28 +35,47 @@ impl ImageName {
             }
             return Self::from_list(&given, how).map_err(refused);
         }
-        match given.strip_prefix("json:") {
-            Some(object) => Self::from_json(&given, object, how).map_err(refused),
-            None => Self::of_file(name).map_err(refused),
-        }
+        Self::of_user(name, how).map_err(refused)
     }
 
-    /// Reads a name as an image may give it: never options.
+    /// Reads a name that the user gave, but no list of options.
+    ///
+    /// # Errors
+    /// Why it is no name.
+    pub(crate) fn of_user(name: &OsStr, how: &mut How) -> Result<Self, String> {
+        let given = name.to_string_lossy();
+        if let Some(object) = given.strip_prefix("json:") {
+            return Self::from_json(&given, object, how);
+        }
+        let protocol = how
+            .format
+            .as_deref()
+            .and_then(|format| PROTOCOLS.into_iter().find(|protocol| *protocol == format));
+        let node = match protocol {
+            Some(driver) => of_driver(driver, name)?,
+            None => node_of(name)?,
+        };
+        if protocol.is_some() {
+            how.format = None;
+        }
+        let (said, given) = (NodeOptions::default(), given.into_owned());
+        Ok(Self { node, is_bare: protocol.is_some(), said, given })
+    }
+
+    /// Reads a name as an image may give it: a local file, never options or a server.
     ///
     /// # Errors
     /// Why it is no name of a file.
     pub(crate) fn of_file(name: &OsStr) -> Result<Self, String> {
-        let shown = name.to_string_lossy();
-        if name.is_empty() {
-            return Err("The 'file' block driver requires a file name".to_owned());
-        }
-        let given = shown.to_string();
-        if let Some(path) = shown.strip_prefix("file:") {
-            return Ok(Self { path: path.into(), shown: path.to_owned(), given });
-        }
-        match protocol_of(&shown) {
-            Some(protocol) => Err(format!("Unknown protocol '{protocol}'")),
-            None => Ok(Self { path: name.into(), shown: given.clone(), given }),
+        let given = name.to_string_lossy().into_owned();
+        match protocol_of(&given) {
+            Some(protocol) if protocol != "file" && driver_of(protocol).is_some() => {
+                Err(format!("'{given}' is not opened: protocol '{protocol}' in an image"))
+            }
+            _ => {
+                let node = node_of(name)?;
+                Ok(Self { node, is_bare: false, said: NodeOptions::default(), given })
+            }
         }
     }
 
@@ -64,56 +88,62 @@ impl ImageName {
         if !given.is_empty() {
             list.add(given)?;
         }
-        Self::from_options(given, list.iter(), how)
+        let mut options = NodeOptions::default();
+        for (name, value) in list.iter() {
+            options.set(name.to_owned(), Scalar::Text(value.to_owned()));
+        }
+        Self::from_options(given, options, how)
     }
 
     /// Reads `{"driver":"qcow2","file":{"filename":"a.img"}}` and its like.
     fn from_json(given: &str, object: &str, how: &mut How) -> Result<Self, String> {
-        let options = read_options(object)
+        let scalars = read_scalars(object)
             .map_err(|ReadError(reason)| format!("Could not parse the JSON options: {reason}"))?;
-        let options = options.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let mut options = NodeOptions::default();
+        for (name, value) in scalars {
+            options.set(name, value);
+        }
         Self::from_options(given, options, how)
     }
 
-    fn from_options<'o>(
-        given: &str,
-        options: impl Iterator<Item = (&'o str, &'o str)>,
-        how: &mut How,
-    ) -> Result<Self, String> {
-        let (mut driver, mut path, mut unknown) = (None, None, None);
-        for (name, value) in options {
-            match (name, value) {
-                ("driver", _) => driver = Some(value.to_owned()),
-                ("file.filename", _) => path = Some(value.to_owned()),
-                ("force-share", _) => how.force_share |= parse_bool(value) == Some(true),
-                ("file.driver", "file" | "host_device") | ("read-only", "on") => {}
-                _ if name.starts_with("file.") => unknown = Some(name.to_owned()),
-                // The format knows which it has.
-                _ => how.options.set(name, value),
-            }
+    fn from_options(given: &str, mut options: NodeOptions, how: &mut How) -> Result<Self, String> {
+        how.force_share |= options.take_common();
+        let in_options = options.take("driver");
+        let driver = how.format.take().or(in_options);
+        let given = given.to_owned();
+        if let Some(driver) = driver.as_deref().filter(|driver| PROTOCOLS.contains(driver)) {
+            let node = Node::of_options(driver, options, &mut how.force_share)?;
+            return Ok(Self { node, is_bare: true, said: NodeOptions::default(), given });
         }
         if let Some(driver) = driver.as_ref().filter(|driver| format(driver).is_none()) {
             return Err(format!("Unknown driver '{driver}'"));
         }
-        let Some(path) = path else {
-            return Err(match driver {
-                Some(_) => "A block device must be specified for \"file\"".to_owned(),
-                None => "Must specify either driver or file".to_owned(),
-            });
-        };
-        if let Some(unknown) = unknown {
-            let driver = driver.as_deref().unwrap_or("raw");
-            return Err(format!("Block format '{driver}' does not support the option '{unknown}'"));
+        let is_file = |name: &str| name == "file" || name.starts_with("file.");
+        if driver.is_none() && !options.iter().any(|(name, _)| is_file(name)) {
+            return Err("Must specify either driver or file".to_owned());
         }
-        if how.format.is_none() {
-            how.format = driver;
+        let node = Node::of_child(&mut options, "file", &mut how.force_share)?;
+        if options.value("backing").is_some_and(str::is_empty) {
+            // Nothing below: what an image below would show cannot be read then.
+            options.take("backing");
+            how.backing = false;
         }
-        Ok(Self { path: path.clone().into(), shown: path, given: given.to_owned() })
+        how.format = driver;
+        // The format knows which of the others it has.
+        for (name, value) in super::open::raw_options(&options)?.iter() {
+            how.options.set(name, value);
+        }
+        Ok(Self { node, is_bare: false, said: options, given })
     }
 
-    /// The file's name as it is shown in reports.
-    pub(crate) fn shown(&self) -> &str {
-        &self.shown
+    /// The name of the image as it is shown in reports, once its format is known.
+    pub(crate) fn shown_as(&self, format: &str) -> String {
+        if self.is_bare { self.shown() } else { image_name(format, &self.said, &self.node) }
+    }
+
+    /// The name of what the image lies in.
+    pub(crate) fn shown(&self) -> String {
+        node_name(&self.node)
     }
 
     /// All that was given, as it is shown in messages.
@@ -121,17 +151,20 @@ impl ImageName {
         &self.given
     }
 
-    /// Where the file is.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    /// What the image lies in.
+    pub(crate) fn node(&self) -> &Node {
+        &self.node
     }
-}
 
-/// The protocol that a name starts with, as `nbd` in `nbd:localhost:10809`.
-pub(crate) fn protocol_of(name: &str) -> Option<&str> {
-    let end = name.find([':', '/'])?;
-    let (protocol, rest) = name.split_at_checked(end)?;
-    rest.starts_with(':').then_some(protocol)
+    /// Whether the bytes that it lies in are the image, and no format is wanted.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.is_bare
+    }
+
+    /// Where its file is, if it is a local one.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.node.path()
+    }
 }
 
 /// Where a file that the image `base` names is to be found.
@@ -159,14 +192,6 @@ mod tests {
     }
 
     #[test]
-    fn protocols_end_before_the_first_slash() {
-        assert_eq!(protocol_of("nbd:localhost:1"), Some("nbd"));
-        assert_eq!(protocol_of("http://x"), Some("http"));
-        assert_eq!(protocol_of("./a:b"), None);
-        assert_eq!(protocol_of("plain"), None);
-    }
-
-    #[test]
     fn names_in_images_are_relative_to_them() {
         assert_eq!(combine("d/top", "../base"), "d/../base");
         assert_eq!(combine("top", "base"), "base");
@@ -181,7 +206,7 @@ mod tests {
         let object = r#"json:{"driver":"qcow2","file":{"driver":"file","filename":"a,b"}}"#;
         for (given, image_opts) in [(list, true), (object, false)] {
             let (name, how) = name(given, image_opts).unwrap();
-            assert_eq!((name.shown(), name.given()), ("a,b", given));
+            assert_eq!((name.shown().as_str(), name.given()), ("a,b", given));
             assert_eq!(how.format.as_deref(), Some("qcow2"));
         }
         assert!(name("file.filename=a,force-share=on", true).unwrap().1.force_share);
@@ -193,14 +218,57 @@ mod tests {
             ("a.img", "Cannot find device='a.img' nor node-name='a.img'"),
             ("", "Must specify either driver or file"),
             ("driver=raw", "A block device must be specified for \"file\""),
-            ("driver=nbd,file.filename=a", "Unknown driver 'nbd'"),
+            ("driver=ssh,file.filename=a", "Unknown driver 'ssh'"),
+            ("driver=nbd,file.filename=a", "NBD server address missing"),
+            ("driver=raw,file=a", "Cannot find device='a' nor node-name='a'"),
+            ("driver=raw,file.filename=", "The 'file' block driver requires a file name"),
+            ("filename=a", "Must specify either driver or file"),
             (
                 "driver=raw,file.filename=a,file.x=y",
-                "Block format 'raw' does not support the option 'file.x'",
+                "Block protocol 'file' doesn't support the option 'x'",
             ),
         ] {
             let message = format!("Could not open '{given}': {reason}");
             assert_eq!(name(given, true).map(drop), Err(message));
+        }
+    }
+
+    #[test]
+    fn names_are_plain_where_that_says_all() {
+        for (given, format, shown) in [
+            ("driver=qcow2,lazy-refcounts=on,file.filename=a", "qcow2", "a"),
+            ("driver=qcow2,file.driver=nbd,file.path=/s", "qcow2", "nbd+unix://?socket=/s"),
+            ("driver=nbd,path=/s,export=e", "raw", "nbd+unix:///e?socket=/s"),
+            ("driver=null-co,latency-ns=1", "raw", "null-co://"),
+            (
+                "driver=null-co,size=1k,read-zeroes=off",
+                "raw",
+                r#"json:{"read-zeroes": "off", "driver": "null-co", "size": "1k"}"#,
+            ),
+            (
+                r#"json:{"driver":"raw","offset":512,"file":{"driver":"nbd","host":"h"}}"#,
+                "raw",
+                r#"json:{"offset": 512, "driver": "raw", "file": {"host": "h", "driver": "nbd"}}"#,
+            ),
+            (
+                "driver=raw,file.driver=qcow2,file.file.filename=a",
+                "raw",
+                r#"json:{"driver": "raw", "file": {"driver": "qcow2", "file": {"driver": "file", "filename": "a"}}}"#,
+            ),
+            (
+                "driver=luks,key-secret=s,header.filename=h,file.filename=a",
+                "luks",
+                r#"json:{"header": {"driver": "file", "filename": "h"}, "driver": "luks", "file": {"driver": "file", "filename": "a"}, "key-secret": "s"}"#,
+            ),
+            ("driver=qcow2,file.driver=blkdebug,file.image.filename=a", "qcow2", "blkdebug::a"),
+            (
+                "driver=blkdebug,image.filename=a,inject-error.0.event=none,inject-error.0.once=on",
+                "raw",
+                r#"json:{"inject-error.0.once": "on", "image": {"driver": "file", "filename": "a"}, "driver": "blkdebug", "inject-error.0.event": "none"}"#,
+            ),
+        ] {
+            let (name, _) = name(given, !given.starts_with("json:")).unwrap();
+            assert_eq!(name.shown_as(format), shown);
         }
     }
 

@@ -1,14 +1,15 @@
 //! Opening images, with the words that users of qemu-img know for what goes wrong.
 
+use crate::images::attach::{Attached, NodeHow, attach, check_device, driver_of_file, report_file};
 use crate::images::format;
 use crate::images::name::{ImageName, combine};
+use crate::images::node::{Node, NodeOptions, option_size};
 use crate::message::{Stop, describe, describe_io};
-use crate::output::info::FileReport;
+use crate::output::info::{ImageReport, NodeReport};
 use rimg::{
     BlockImage, CacheMode, Dependency, DependencyRole, Error, FileError, Grant, ImageInfo,
-    LocalFiles, LockConflict, MemoryStorage, OpenedImage, Opener, Policy as _, RawOptions, Storage,
+    LocalFiles, LockConflict, MemoryStorage, OpenedImage, Opener, Policy as _, RawOptions,
 };
-use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
@@ -109,6 +110,10 @@ pub(crate) struct Opened {
     pub(crate) image: OpenedImage,
     /// Its name.
     pub(crate) filename: String,
+    /// What it lies in, where that is no plain file.
+    attached: Option<Attached>,
+    /// Whether that is the image, without a format.
+    is_bare: bool,
 }
 
 /// Opens an image.
@@ -146,7 +151,26 @@ pub(crate) fn open_or_reason(name: &ImageName, how: &How) -> Result<Opened, Stri
         }
         opener = opener.format(name.as_str());
     }
-    match opener.open(name.path()) {
+    if name.is_bare() {
+        opener = opener.format("raw");
+    }
+    let attached = match name.node() {
+        Node::File(node) => {
+            check_device(node)?;
+            None
+        }
+        node => {
+            let (writable, force_share, cache) = (how.writable, how.force_share, how.cache);
+            let secrets = &how.options;
+            Some(attach(node, NodeHow { writable, force_share, cache, secrets })?)
+        }
+    };
+    let opened = match (&attached, name.path()) {
+        (Some(attached), Some(path)) => opener.open_storage_at(Arc::clone(&attached.storage), path),
+        (Some(attached), None) => opener.open_storage(Arc::clone(&attached.storage)),
+        (None, path) => opener.open(path.unwrap_or(Path::new(""))),
+    };
+    match opened {
         Ok(image) => {
             let option = key_secret(image.format().name);
             let no_key = how.options.value(option).is_none();
@@ -154,21 +178,33 @@ pub(crate) fn open_or_reason(name: &ImageName, how: &How) -> Result<Opened, Stri
                 // Metadata is plain, but who calls qemu-img does not get to see it either.
                 return Err(format!("Parameter '{option}' is required for cipher"));
             }
-            Ok(Opened { image, filename: name.shown().to_owned() })
+            if !how.backing
+                && let Some((name, _)) =
+                    how.options.iter().find(|(name, _)| name.starts_with("backing."))
+            {
+                // There is nobody whom it could be told.
+                return Err(describe(&Error::unknown_open_option(image.format().name, name)));
+            }
+            let filename = name.shown_as(image.format().name);
+            Ok(Opened { image, filename, attached, is_bare: name.is_bare() })
         }
-        Err(FileError { source, .. }) => Err(reason_with(&source, name.shown(), &how.options)),
+        Err(FileError { source, .. }) => Err(reason_with(&source, &name.shown(), &how.options)),
     }
 }
 
-fn report_file(
-    file: &dyn Storage,
-    filename: String,
-    protocol: &'static str,
-) -> io::Result<FileReport> {
-    // Files are counted in sectors, too.
-    let len_bytes = file.len_bytes()?;
-    let len_bytes = len_bytes.checked_next_multiple_of(512).unwrap_or(len_bytes);
-    Ok(FileReport { filename, protocol, len_bytes, disk_bytes: file.allocated_bytes()? })
+/// What a format is told, its sizes as plain numbers.
+pub(crate) fn raw_options(said: &NodeOptions) -> Result<RawOptions, String> {
+    let mut options = RawOptions::new();
+    for (name, value) in said.iter() {
+        match name {
+            // Of all formats only raw has these.
+            "offset" | "size" => {
+                options.set(name, option_size(name, value.option())?.to_string());
+            }
+            _ => options.set(name, value.option()),
+        }
+    }
+    Ok(options)
 }
 
 /// What an image says of itself is not in its data file, which may be gone.
@@ -180,22 +216,14 @@ fn without_data_file(wanted: &Dependency<'_>, from: Option<&Path>) -> rimg::Resu
 }
 
 /// Why the file `filename` could not be opened as an image.
-fn reason(error: &Error, filename: &str) -> String {
+pub(crate) fn reason(error: &Error, filename: &str) -> String {
     reason_with(error, filename, RawOptions::NONE)
 }
 
 /// As [`reason`], where options may name the files that the image consists of.
 fn reason_with(error: &Error, filename: &str, options: &RawOptions) -> String {
     match error {
-        Error::Io { op: "open", source, .. } => {
-            if LockConflict::of(source).is_some() {
-                format!("{source}\nIs another process using the image [{filename}]?")
-            } else if source.raw_os_error().is_some() {
-                format!("Could not open '{filename}': {}", describe_io(source))
-            } else {
-                source.to_string()
-            }
-        }
+        Error::Io { op: "open", source, .. } => open_words(source, filename),
         Error::Dependency { role: DependencyRole::Backing, name, source } => {
             let (options, _) = options.split_prefix(BACKING);
             let below = reason_with(source, &given_or(&options, filename, name), &options);
@@ -218,15 +246,36 @@ fn given_or(options: &RawOptions, above: &str, name: &str) -> String {
     given.map_or_else(|| combine(above, name), ToOwned::to_owned)
 }
 
+/// Why the system did not open the file `filename`.
+pub(crate) fn open_words(error: &io::Error, filename: &str) -> String {
+    if LockConflict::of(error).is_some() {
+        format!("{error}\nIs another process using the image [{filename}]?")
+    } else if error.raw_os_error().is_some() {
+        format!("Could not open '{filename}': {}", describe_io(error))
+    } else {
+        error.to_string()
+    }
+}
+
 impl Opened {
     /// The image as what all formats have in common.
     pub(crate) fn disk(&self) -> &dyn BlockImage {
         &*self.image
     }
 
-    /// The format's name.
+    /// The format's name; the driver's of what has no format.
     pub(crate) fn format(&self) -> &'static str {
-        self.image.format().name
+        match (&self.attached, self.is_bare) {
+            (Some(attached), true) => attached.driver(),
+            (None, true) => self.image.path().map_or("file", driver_of_file),
+            (_, false) => self.image.format().name,
+        }
+    }
+
+    /// Whether its bytes are those of a node of this driver, without a format.
+    pub(crate) fn is_raw_over(&self, driver: &str) -> bool {
+        let below = self.attached.as_ref().is_some_and(|attached| attached.driver() == driver);
+        below && self.image.format().name == "raw"
     }
 
     /// The name of the format of one layer of the chain, 0 being the top.
@@ -258,42 +307,70 @@ impl Opened {
         })
     }
 
-    /// What there is to say of the image's file.
-    pub(crate) fn file_report(&self) -> Result<FileReport, Stop> {
-        let failed = |error| {
+    /// What `info` shows of the image, whose own words are `info`.
+    pub(crate) fn report(&self, info: ImageInfo) -> Result<ImageReport, Stop> {
+        self.report_or_error(info).map_err(|error| {
             let name = &self.filename;
             Stop::failed(format!("Could not read '{name}': {}", describe_io(&error)))
-        };
-        let Some(file) = self.image.file(0) else {
-            return Err(Stop::failed(format!("Could not read '{}'", self.filename)));
-        };
-        let regular = self
-            .image
-            .path()
-            .is_none_or(|path| fs::metadata(path).map_or(true, |metadata| metadata.is_file()));
-        let protocol = if regular { "file" } else { "host_device" };
-        report_file(file.as_ref(), self.filename.clone(), protocol).map_err(failed)
+        })
     }
 
-    /// What there is to say of the files that the image's extents lie in.
-    pub(crate) fn extent_reports(&self) -> Result<Vec<FileReport>, Stop> {
+    fn report_or_error(&self, mut info: ImageInfo) -> io::Result<ImageReport> {
+        let file = self.file_report()?;
+        if self.is_bare {
+            return Ok(match (file, &self.attached) {
+                (_, Some(attached)) => attached.image_report()?,
+                (NodeReport::File(file), None) => ImageReport::of_file(file),
+                (NodeReport::Image(image), None) => *image,
+            });
+        }
+        let mut children = self.extent_reports()?;
+        children.push(("file".to_owned(), file));
+        let mut report = ImageReport {
+            filename: self.filename.clone(),
+            disk_bytes: children.iter().map(|(_, file)| file.disk_bytes()).sum(),
+            tells_state: true,
+            is_file: false,
+            info: ImageInfo::default(),
+            full_backing_filename: None,
+            children,
+        };
+        report.inherit(&mut info);
+        report.info = info;
+        Ok(report)
+    }
+
+    fn file_report(&self) -> io::Result<NodeReport> {
+        if let Some(attached) = &self.attached {
+            return attached.report();
+        }
+        let file = self.image.file(0).ok_or(io::ErrorKind::NotFound)?;
+        let path = self.image.path().unwrap_or(Path::new(""));
+        let name = path.display().to_string();
+        report_file(file.as_ref(), name, driver_of_file(path)).map(NodeReport::File)
+    }
+
+    /// The files that the image's extents lie in, by the names that QEMU gives them, in the order
+    /// in which it shows them.
+    fn extent_reports(&self) -> io::Result<Vec<(String, NodeReport)>> {
         let Some(layer) = self.image.layers().first() else { return Ok(Vec::new()) };
         let files = (1..).map_while(|index| self.image.file(index));
         let named = files.zip(&layer.files);
-        named
-            .filter(|(_, (role, _))| *role == DependencyRole::Extent)
-            .map(|(file, (_, path))| {
-                let name = path.display().to_string();
-                report_file(file.as_ref(), name.clone(), "file").map_err(|error| {
-                    Stop::failed(format!("Could not read '{name}': {}", describe_io(&error)))
-                })
-            })
-            .collect()
+        let extents = named.filter(|(_, (role, _))| *role == DependencyRole::Extent);
+        let mut reports = Vec::new();
+        for (index, (file, (_, path))) in extents.enumerate() {
+            let report = report_file(file.as_ref(), path.display().to_string(), "file")?;
+            reports.insert(0, (format!("extents.{index}"), NodeReport::File(report)));
+        }
+        Ok(reports)
     }
 
     /// The name of a file of one layer of the chain, 0 being the top.
     pub(crate) fn file_name(&self, depth: usize, file: u16) -> String {
         let Some(layer) = self.image.layers().get(depth) else { return String::new() };
+        if let (0, 0, Some(attached)) = (depth, file, &self.attached) {
+            return attached.name_of_bytes().to_owned();
+        }
         let other = usize::from(file).checked_sub(1).and_then(|index| layer.files.get(index));
         let path = other.map(|(_, path)| path).or(layer.path.as_ref());
         path.map(|path| path.display().to_string()).unwrap_or_default()

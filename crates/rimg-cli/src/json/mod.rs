@@ -3,5 +3,5 @@
 mod read;
 mod write;
 
-pub(crate) use read::{ReadError, read_options};
+pub(crate) use read::{ReadError, Scalar, read_options, read_scalars};
 pub(crate) use write::{pretty, quoted};

@@ -12,10 +12,44 @@ const MAX_DEPTH: usize = 32;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ReadError(pub(crate) String);
 
+/// A value that is neither an object nor a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Scalar {
+    /// A string.
+    Text(String),
+    /// A number, as it was written.
+    Number(String),
+    /// `true` or `false`.
+    Bool(bool),
+    /// `null`
+    Null,
+}
+
+impl Scalar {
+    /// The value as it stands in a list of options; `null` stands in none.
+    pub(crate) fn option(&self) -> &str {
+        match self {
+            Self::Text(text) | Self::Number(text) => text,
+            Self::Bool(true) => "on",
+            Self::Bool(false) => "off",
+            Self::Null => "",
+        }
+    }
+}
+
 /// Reads an object into names and values, in order. Numbers and truth values become text
-/// (`on` and `off`); lists and `null` are refused. Strings may stand between single quotes, as QEMU
-/// reads them: an object is typed into a shell more often than not.
+/// (`on` and `off`); `null` is refused. Strings may stand between single quotes, as QEMU reads
+/// them: an object is typed into a shell more often than not.
 pub(crate) fn read_options(text: &str) -> Result<Vec<(String, String)>, ReadError> {
+    let named = |(name, value): (String, Scalar)| match value {
+        Scalar::Null => Err(unexpected(Some('n'))),
+        other => Ok((name, other.option().to_owned())),
+    };
+    read_scalars(text)?.into_iter().map(named).collect()
+}
+
+/// Reads an object into names and values, in order. Members of lists are named by their place.
+pub(crate) fn read_scalars(text: &str) -> Result<Vec<(String, Scalar)>, ReadError> {
     let mut reader = Reader { letters: text.chars().peekable(), options: Vec::new() };
     reader.skip_space();
     reader.object("", 0)?;
@@ -28,7 +62,7 @@ pub(crate) fn read_options(text: &str) -> Result<Vec<(String, String)>, ReadErro
 
 struct Reader<'t> {
     letters: Peekable<Chars<'t>>,
-    options: Vec<(String, String)>,
+    options: Vec<(String, Scalar)>,
 }
 
 impl Reader<'_> {
@@ -58,10 +92,34 @@ impl Reader<'_> {
         }
     }
 
+    /// Reads a list, whose members are called `name.0`, `name.1` and so on.
+    fn list(&mut self, name: &str, depth: usize) -> Result<(), ReadError> {
+        if depth > MAX_DEPTH {
+            return Err(ReadError("nesting is too deep".to_owned()));
+        }
+        self.expect('[')?;
+        self.skip_space();
+        if self.letters.next_if_eq(&']').is_some() {
+            return Ok(());
+        }
+        for index in 0_usize.. {
+            self.skip_space();
+            self.value(format!("{name}.{index}"), depth)?;
+            self.skip_space();
+            match self.letters.next() {
+                Some(',') => {}
+                Some(']') => return Ok(()),
+                other => return Err(unexpected(other)),
+            }
+        }
+        Ok(())
+    }
+
     fn value(&mut self, name: String, depth: usize) -> Result<(), ReadError> {
         let value = match self.letters.peek() {
             Some('{') => return self.object(&format!("{name}."), depth.saturating_add(1)),
-            Some('"' | '\'') => self.string()?,
+            Some('[') => return self.list(&name, depth.saturating_add(1)),
+            Some('"' | '\'') => Scalar::Text(self.string()?),
             Some(letter) if letter.is_ascii_alphanumeric() || *letter == '-' => self.word()?,
             other => return Err(unexpected(other.copied())),
         };
@@ -70,16 +128,17 @@ impl Reader<'_> {
     }
 
     /// A number or a truth value.
-    fn word(&mut self) -> Result<String, ReadError> {
+    fn word(&mut self) -> Result<Scalar, ReadError> {
         let mut word = String::new();
         let fits = |letter: &char| letter.is_ascii_alphanumeric() || "+-.".contains(*letter);
         while let Some(letter) = self.letters.next_if(fits) {
             word.push(letter);
         }
         match word.as_str() {
-            "true" => Ok("on".to_owned()),
-            "false" => Ok("off".to_owned()),
-            number if number.parse::<f64>().is_ok_and(f64::is_finite) => Ok(word),
+            "true" => Ok(Scalar::Bool(true)),
+            "false" => Ok(Scalar::Bool(false)),
+            "null" => Ok(Scalar::Null),
+            number if number.parse::<f64>().is_ok_and(f64::is_finite) => Ok(Scalar::Number(word)),
             _ => Err(ReadError(format!("invalid keyword '{word}'"))),
         }
     }
@@ -165,7 +224,7 @@ mod tests {
     fn objects_are_flattened() {
         let options = read(
             r#" { "driver" : "qcow2", "file": {"driver":"file","filename":"a\u00fc\ud83d\ude00"},
-                  "force-share": true, "offset": 512, "x": {} } "#,
+                  "force-share": true, "offset": 512, "x": {}, "y": ["a", {"b": 1}], "z": [] } "#,
         );
         let expected = [
             ("driver", "qcow2"),
@@ -173,6 +232,8 @@ mod tests {
             ("file.filename", "aü😀"),
             ("force-share", "on"),
             ("offset", "512"),
+            ("y.0", "a"),
+            ("y.1.b", "1"),
         ];
         let options: Vec<(&str, &str)> =
             options.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -197,7 +258,8 @@ mod tests {
             "\"a\"",
             "{\"a\"}",
             "{\"a\":}",
-            "{\"a\":[1]}",
+            "{\"a\":[1,]}",
+            "{\"a\":[1}",
             "{\"a\":null}",
             "{\"a\":1,}",
             "{\"a\":\"\\ud800\"}",
@@ -212,6 +274,8 @@ mod tests {
             assert!(read_options(text).is_err(), "{text}");
         }
         let deep = format!("{}{}", "{\"a\":".repeat(100_000), "}".repeat(100_000));
+        assert_eq!(read_options(&deep), Err(ReadError("nesting is too deep".to_owned())));
+        let deep = format!("{{\"a\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
         assert_eq!(read_options(&deep), Err(ReadError("nesting is too deep".to_owned())));
     }
 }

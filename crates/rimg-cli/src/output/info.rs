@@ -15,24 +15,76 @@ pub(crate) struct ImageReport {
     pub(crate) info: ImageInfo,
     /// Where the backing file is to be found from here.
     pub(crate) full_backing_filename: Option<String>,
-    /// The file that the image lies in.
-    pub(crate) file: FileReport,
-    /// The files that its extents lie in, if not in the same.
-    pub(crate) extents: Vec<FileReport>,
+    /// The space that all its files take, where the system says.
+    pub(crate) disk_bytes: Option<u64>,
+    /// Whether there is a word on whether it was closed.
+    pub(crate) tells_state: bool,
+    /// Whether it is a plain file, and no image.
+    pub(crate) is_file: bool,
+    /// What it lies in, by the names that QEMU gives them, in the order in which it shows them.
+    pub(crate) children: Vec<(String, NodeReport)>,
+}
+
+/// What an image lies in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NodeReport {
+    /// A file, or what is like one.
+    File(FileReport),
+    /// Another image, or what has something below.
+    Image(Box<ImageReport>),
+}
+
+impl NodeReport {
+    /// The space that it takes.
+    pub(crate) fn disk_bytes(&self) -> Option<u64> {
+        match self {
+            Self::File(file) => file.disk_bytes,
+            Self::Image(image) => image.disk_bytes,
+        }
+    }
+
+    fn tells_state(&self) -> bool {
+        match self {
+            Self::File(file) => file.is_local(),
+            Self::Image(image) => image.tells_state,
+        }
+    }
 }
 
 impl ImageReport {
-    /// The files by the names that QEMU gives them, in the order in which it shows them.
-    fn children(&self) -> impl Iterator<Item = (String, &FileReport)> {
-        let extents = self.extents.iter().enumerate().rev();
-        extents
-            .map(|(index, file)| (format!("extents.{index}"), file))
-            .chain(std::iter::once(("file".to_owned(), &self.file)))
+    /// A file that is shown as an image.
+    pub(crate) fn of_file(file: FileReport) -> Self {
+        Self {
+            info: ImageInfo {
+                format: file.protocol,
+                virtual_size_bytes: file.len_bytes,
+                ..ImageInfo::default()
+            },
+            full_backing_filename: None,
+            disk_bytes: file.disk_bytes,
+            tells_state: file.is_local(),
+            is_file: file.is_local(),
+            filename: file.filename,
+            children: Vec::new(),
+        }
     }
 
-    /// The space that all files take, where the system says.
-    fn disk_bytes(&self) -> Option<u64> {
-        self.children().map(|(_, file)| file.disk_bytes).sum()
+    /// Takes over what images without metadata, whose own words are `info`, know from what they
+    /// lie in.
+    pub(crate) fn inherit(&mut self, info: &mut ImageInfo) {
+        if TELLS_NO_STATE.contains(&info.format) {
+            self.tells_state = false;
+        }
+        if !matches!(info.format, "raw" | "blkdebug") {
+            return;
+        }
+        for (_, child) in &self.children {
+            self.tells_state &= child.tells_state();
+            if let NodeReport::Image(image) = child {
+                info.cluster_bytes = info.cluster_bytes.or(image.info.cluster_bytes);
+                info.dirty |= image.info.dirty;
+            }
+        }
     }
 }
 
@@ -41,7 +93,7 @@ impl ImageReport {
 pub(crate) struct FileReport {
     /// Its name.
     pub(crate) filename: String,
-    /// `file`, or `host_device` for devices.
+    /// `file`, `host_device` for devices, or how else it is reached.
     pub(crate) protocol: &'static str,
     /// Its length in bytes.
     pub(crate) len_bytes: u64,
@@ -49,20 +101,27 @@ pub(crate) struct FileReport {
     pub(crate) disk_bytes: Option<u64>,
 }
 
+impl FileReport {
+    fn is_local(&self) -> bool {
+        matches!(self.protocol, "file" | "host_device" | "host_cdrom")
+    }
+}
+
 /// The chain for people: paragraphs with a line for each fact.
 pub(crate) fn human(chain: &[ImageReport]) -> String {
-    let images: Vec<String> = chain.iter().map(human_image).collect();
+    let images: Vec<String> = chain.iter().map(|image| human_image(image, "")).collect();
     images.join("\n")
 }
 
-fn human_image(report: &ImageReport) -> String {
+/// An image; `path` leads to it from the top.
+fn human_image(report: &ImageReport, path: &str) -> String {
     let ImageReport { filename, info, full_backing_filename, .. } = report;
     let size = info.virtual_size_bytes;
     let mut text = format!(
         "image: {filename}\nfile format: {}\nvirtual size: {} ({size} bytes)\ndisk size: {}\n",
         info.format,
         human_size(size),
-        disk_size(report.disk_bytes())
+        disk_size(report.disk_bytes)
     );
     if info.encrypted {
         text.push_str("encrypted: yes\n");
@@ -90,19 +149,29 @@ fn human_image(report: &ImageReport) -> String {
         text.push_str("Format specific information:\n");
         human_map(&mut text, &info.specific, 1);
     }
-    for (name, file) in report.children() {
-        let _ = writeln!(
-            text,
-            "Child node '/{name}':\n    filename: {}\n    protocol type: {}\n    \
-             file length: {} ({} bytes)\n    disk size: {}",
-            file.filename,
-            file.protocol,
-            human_size(file.len_bytes),
-            file.len_bytes,
-            disk_size(file.disk_bytes)
-        );
+    for (name, node) in &report.children {
+        let path = format!("{path}/{name}");
+        let _ = writeln!(text, "Child node '{path}':");
+        let node = match node {
+            NodeReport::File(file) => human_file(file),
+            NodeReport::Image(image) => human_image(image, &path),
+        };
+        for line in node.lines() {
+            let _ = writeln!(text, "    {line}");
+        }
     }
     text
+}
+
+fn human_file(file: &FileReport) -> String {
+    format!(
+        "filename: {}\nprotocol type: {}\nfile length: {} ({} bytes)\ndisk size: {}\n",
+        file.filename,
+        file.protocol,
+        human_size(file.len_bytes),
+        file.len_bytes,
+        disk_size(file.disk_bytes)
+    )
 }
 
 fn disk_size(bytes: Option<u64>) -> String {
@@ -155,8 +224,12 @@ const TELLS_NO_STATE: &[&str] = &["bochs", "cloop", "dmg", "parallels"];
 /// The members in the order in which qemu-img prints them.
 fn image_value(report: &ImageReport) -> InfoValue {
     let ImageReport { filename, info, full_backing_filename, .. } = report;
-    let children = report.children().map(|(name, file)| {
-        InfoValue::Map(vec![("name", text(&name)), ("info", file_value(file))])
+    let children = report.children.iter().map(|(name, node)| {
+        let info = match node {
+            NodeReport::File(file) => file_value(file),
+            NodeReport::Image(image) => image_value(image),
+        };
+        InfoValue::Map(vec![("name", text(name)), ("info", info)])
     });
     let mut members = vec![("children", InfoValue::List(children.collect()))];
     let mut put = |name, value: Option<InfoValue>| members.extend(value.map(|value| (name, value)));
@@ -171,16 +244,16 @@ fn image_value(report: &ImageReport) -> InfoValue {
     put("filename", Some(text(filename)));
     put("cluster-size", info.cluster_bytes.map(InfoValue::Number));
     put("format", Some(text(info.format)));
-    put("actual-size", report.disk_bytes().map(InfoValue::Number));
+    put("actual-size", report.disk_bytes.map(InfoValue::Number));
     put(
         "format-specific",
         (!info.specific.is_empty()).then(|| specific(info.format, info.specific.clone())),
     );
+    put("format-specific", report.is_file.then(|| specific("file", Vec::new())));
     put("full-backing-filename", full_backing_filename.as_deref().map(text));
     put("encrypted", info.encrypted.then_some(InfoValue::Bool(true)));
     put("backing-filename", info.backing_file.as_deref().map(text));
-    let tells = !TELLS_NO_STATE.contains(&info.format);
-    put("dirty-flag", tells.then_some(InfoValue::Bool(info.dirty)));
+    put("dirty-flag", report.tells_state.then_some(InfoValue::Bool(info.dirty)));
     InfoValue::Map(members)
 }
 
@@ -192,8 +265,10 @@ fn file_value(file: &FileReport) -> InfoValue {
         ("format", text(file.protocol)),
     ];
     members.extend(file.disk_bytes.map(|bytes| ("actual-size", InfoValue::Number(bytes))));
-    members.push(("format-specific", specific("file", Vec::new())));
-    members.push(("dirty-flag", InfoValue::Bool(false)));
+    if file.is_local() {
+        members.push(("format-specific", specific("file", Vec::new())));
+        members.push(("dirty-flag", InfoValue::Bool(false)));
+    }
     InfoValue::Map(members)
 }
 
@@ -235,13 +310,18 @@ mod tests {
                 ..ImageInfo::default()
             },
             full_backing_filename: Some("d/base.raw".to_owned()),
-            file: FileReport {
-                filename: "d/top.qcow2".to_owned(),
-                protocol: "file",
-                len_bytes: 197_120,
-                disk_bytes: None,
-            },
-            extents: Vec::new(),
+            disk_bytes: None,
+            tells_state: true,
+            is_file: false,
+            children: vec![(
+                "file".to_owned(),
+                NodeReport::File(FileReport {
+                    filename: "d/top.qcow2".to_owned(),
+                    protocol: "file",
+                    len_bytes: 197_120,
+                    disk_bytes: None,
+                }),
+            )],
         }
     }
 

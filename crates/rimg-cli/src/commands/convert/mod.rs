@@ -338,7 +338,7 @@ fn open_target(args: &Args, size_bytes: u64) -> Result<Target, Stop> {
         }
         how.cache = images::target_cache(args.target_cache.as_deref())?;
         let opened = images::open(&name, &how)?;
-        let guard = TargetGuard::existing(name.path());
+        let guard = TargetGuard::existing(name.given());
         return Ok(Target { opened, guard, name, how });
     }
     let format = format.unwrap_or("raw");
@@ -358,7 +358,7 @@ fn open_target(args: &Args, size_bytes: u64) -> Result<Target, Stop> {
         let filename = text(&args.target);
         Stop::failed(format!("{filename}: error while converting {format}: {reason}"))
     })?;
-    let guard = TargetGuard::created(files);
+    let guard = images::guard(files, &args.target);
     let name = ImageName::parse(&args.target, false, &mut how)?;
     // On failure the guard removes what was made.
     let opened = images::open(&name, &how)?;

@@ -1,0 +1,268 @@
+//! The nodes that an image is made of: what `file.driver=…` and its like describe.
+
+use crate::images::blkdebug::DebugNode;
+use crate::images::format;
+use crate::images::nbd::NbdNode;
+use crate::json::Scalar;
+use crate::options::parse_bool;
+use crate::size::parse_size;
+use std::path::{Path, PathBuf};
+
+/// What gives bytes to an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Node {
+    /// A local file.
+    File(FileNode),
+    /// A disk that a server exports.
+    Nbd(NbdNode),
+    /// Nothing.
+    Null(NullNode),
+    /// Another node, and errors as they are wanted.
+    Debug(Box<DebugNode>),
+    /// An image within an image.
+    Image(Box<ImageNode>),
+}
+
+/// A local file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FileNode {
+    /// `file`, or `host_device`.
+    pub(crate) driver: &'static str,
+    /// Where it is.
+    pub(crate) path: PathBuf,
+}
+
+/// A disk that is nowhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NullNode {
+    /// `null-co` or `null-aio`.
+    pub(crate) driver: &'static str,
+    /// What was said of it: `size` and `read-zeroes`.
+    pub(crate) said: NodeOptions,
+    /// Its length in bytes.
+    pub(crate) size_bytes: u64,
+    /// Whether it says that it reads as zeroes.
+    pub(crate) read_zeroes: bool,
+}
+
+/// An image within an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ImageNode {
+    /// Its format.
+    pub(crate) driver: &'static str,
+    /// What the format is told.
+    pub(crate) said: NodeOptions,
+    /// What it lies in.
+    pub(crate) file: Node,
+}
+
+/// Drivers that give bytes, and formats of none.
+pub(crate) const PROTOCOLS: [&str; 7] =
+    ["file", "host_device", "host_cdrom", "nbd", "null-co", "null-aio", "blkdebug"];
+
+/// Names and values that one node is told, those of nodes below it with their prefix.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct NodeOptions(Vec<(String, Scalar)>);
+
+impl NodeOptions {
+    /// Of a name given twice the last value counts.
+    pub(crate) fn set(&mut self, name: String, value: Scalar) {
+        match self.0.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, old)) => *old = value,
+            None => self.0.push((name, value)),
+        }
+    }
+
+    pub(crate) fn value(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.option())
+    }
+
+    /// The value of `name`, which is taken out.
+    pub(crate) fn take(&mut self, name: &str) -> Option<String> {
+        self.take_scalar(name).map(|value| value.option().to_owned())
+    }
+
+    /// As [`take`](Self::take), with its type.
+    pub(crate) fn take_scalar(&mut self, name: &str) -> Option<Scalar> {
+        let index = self.0.iter().position(|(known, _)| known == name)?;
+        Some(self.0.remove(index).1)
+    }
+
+    /// What is for the node called `child`, which is taken out.
+    pub(crate) fn take_child(&mut self, child: &str) -> Self {
+        let strip = |name: &str| Some(name.strip_prefix(child)?.strip_prefix('.')?.to_owned());
+        let (mut below, mut rest) = (Self::default(), Self::default());
+        for (name, value) in std::mem::take(&mut self.0) {
+            match strip(&name) {
+                Some(name) => below.0.push((name, value)),
+                None => rest.0.push((name, value)),
+            }
+        }
+        *self = rest;
+        below
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Scalar)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value))
+    }
+
+    /// Takes out what every node knows and nothing here depends on. Whether others may be writing
+    /// is the answer.
+    pub(crate) fn take_common(&mut self) -> bool {
+        const COMMON: [&str; 7] = [
+            "node-name",
+            "read-only",
+            "auto-read-only",
+            "discard",
+            "detect-zeroes",
+            "cache.direct",
+            "cache.no-flush",
+        ];
+        for name in COMMON {
+            self.take_scalar(name);
+        }
+        self.take("force-share").is_some_and(|value| parse_bool(&value) == Some(true))
+    }
+
+    /// Refuses what is left, in the name of `driver`.
+    pub(crate) fn refuse_rest(&self, driver: &str) -> Result<(), String> {
+        match self.0.first() {
+            Some((name, _)) if PROTOCOLS.contains(&driver) => {
+                Err(format!("Block protocol '{driver}' doesn't support the option '{name}'"))
+            }
+            Some((name, _)) => {
+                Err(format!("Block format '{driver}' does not support the option '{name}'"))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Node {
+    /// The node that options describe, which is called `child` where it is to be used. Sets
+    /// `force_share` where it is wanted.
+    pub(crate) fn of_child(
+        options: &mut NodeOptions,
+        child: &str,
+        force_share: &mut bool,
+    ) -> Result<Self, String> {
+        if let Some(node) = options.value(child) {
+            return Err(format!("Cannot find device='{node}' nor node-name='{node}'"));
+        }
+        let mut own = options.take_child(child);
+        if own.is_empty() {
+            return Err(format!("A block device must be specified for \"{child}\""));
+        }
+        let driver = match (own.take("driver"), own.value("filename")) {
+            (Some(driver), _) => driver,
+            (None, Some(_)) => "file".to_owned(),
+            (None, None) => return Err("Must specify either driver or file".to_owned()),
+        };
+        Self::of_options(&driver, own, force_share)
+    }
+
+    /// The node of the driver `driver` that is told `options`.
+    pub(crate) fn of_options(
+        driver: &str,
+        mut options: NodeOptions,
+        force_share: &mut bool,
+    ) -> Result<Self, String> {
+        *force_share |= options.take_common();
+        if let Some(info) = format(driver) {
+            let file = Self::of_child(&mut options, "file", force_share)?;
+            let node = ImageNode { driver: info.name, said: options, file };
+            return Ok(Self::Image(Box::new(node)));
+        }
+        match PROTOCOLS.into_iter().find(|known| *known == driver) {
+            Some("nbd") => NbdNode::of_options(options).map(Self::Nbd),
+            Some(driver @ ("null-co" | "null-aio")) => null(driver, options).map(Self::Null),
+            Some("blkdebug") => {
+                DebugNode::of_options(options, force_share).map(|node| Self::Debug(Box::new(node)))
+            }
+            Some(driver) => file(driver, options).map(Self::File),
+            None => Err(format!("Unknown driver '{driver}'")),
+        }
+    }
+
+    /// The local file at `path`.
+    pub(crate) fn of_path(path: impl Into<PathBuf>) -> Self {
+        Self::File(FileNode { driver: "file", path: path.into() })
+    }
+
+    /// A disk that is nowhere, by its driver's name.
+    pub(crate) fn of_null(driver: &'static str) -> Self {
+        Self::Null(NullNode {
+            driver,
+            said: NodeOptions::default(),
+            size_bytes: NULL_BYTES,
+            read_zeroes: false,
+        })
+    }
+
+    /// Its driver's name.
+    pub(crate) fn driver(&self) -> &'static str {
+        match self {
+            Self::File(node) => node.driver,
+            Self::Nbd(_) => "nbd",
+            Self::Null(node) => node.driver,
+            Self::Debug(_) => "blkdebug",
+            Self::Image(node) => node.driver,
+        }
+    }
+
+    /// The local file that all its bytes are in, if it is one.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File(node) => Some(&node.path),
+            Self::Nbd(_) | Self::Null(_) => None,
+            Self::Debug(node) => node.image.path(),
+            Self::Image(node) => node.file.path(),
+        }
+    }
+}
+
+fn file(driver: &'static str, mut options: NodeOptions) -> Result<FileNode, String> {
+    let path = options.take("filename").filter(|path| !path.is_empty());
+    for accepted in ["aio", "aio-max-batch", "locking", "pr-manager", "drop-cache"] {
+        options.take(accepted);
+    }
+    let Some(path) = path else {
+        return Err(format!("The '{driver}' block driver requires a file name"));
+    };
+    options.refuse_rest(driver)?;
+    Ok(FileNode { driver, path: path.into() })
+}
+
+/// How large a disk is that is nowhere, unless somebody says, in bytes.
+const NULL_BYTES: u64 = 1 << 30;
+
+fn null(driver: &'static str, mut options: NodeOptions) -> Result<NullNode, String> {
+    let mut said = NodeOptions::default();
+    let mut keep = |name: &str| {
+        let value = options.take_scalar(name)?;
+        said.set(name.to_owned(), value.clone());
+        Some(value.option().to_owned())
+    };
+    let (size, read_zeroes) = (keep("size"), keep("read-zeroes"));
+    options.take("latency-ns");
+    options.refuse_rest(driver)?;
+    let size_bytes = match size {
+        None => NULL_BYTES,
+        Some(size) => option_size("size", &size)?,
+    };
+    let read_zeroes = match read_zeroes {
+        None => false,
+        Some(value) => parse_bool(&value)
+            .ok_or_else(|| "Parameter 'read-zeroes' expects 'on' or 'off'".to_owned())?,
+    };
+    Ok(NullNode { driver, said, size_bytes, read_zeroes })
+}
+
+/// A number of bytes that the option `name` gives.
+pub(crate) fn option_size(name: &str, value: &str) -> Result<u64, String> {
+    parse_size(value).map_err(|error| crate::options::size_error(name, value, error))
+}
