@@ -13,7 +13,20 @@ struct Meant {
     reason: &'static str,
 }
 
-const MEANT: &[Meant] = &[];
+const MEANT: &[Meant] = &[
+    Meant {
+        verb: "check",
+        theirs: "This image format does not support checks",
+        ours: "exit 0",
+        reason: "rimg checks, and repairs, every format that it writes",
+    },
+    Meant {
+        verb: "resize",
+        theirs: "Image format driver does not support resize",
+        ours: "exit 0",
+        reason: "rimg changes the size of disks in every format that it writes",
+    },
+];
 
 /// Why a difference is meant, if it is.
 pub(super) fn reason(step: &Step, theirs: &str, ours: &str) -> Option<&'static str> {

@@ -108,6 +108,9 @@ impl Pair {
             let exact = places.is_none_or(|format| matches!(*format, "raw" | "qcow2"));
             let (theirs, ours) = (self.theirs(step, exact)?, self.ours(step, exact)?);
             if theirs == ours {
+                if let Some((name, _)) = step.makes.as_ref().filter(|_| theirs.exit != "0") {
+                    self.clear_failed(name)?;
+                }
                 continue;
             }
             if let Some(why) = meant::reason(step, &theirs.all(), &ours.all()) {
@@ -120,6 +123,16 @@ impl Pair {
             Outcome::Different(Difference { step: steps.len(), what, theirs, ours })
         };
         Ok(self.compare_files(&images)?.map_or(Outcome::Same, difference))
+    }
+
+    /// Removes what qemu-img leaves behind when it fails to make an image, and rimg does not.
+    fn clear_failed(&self, name: &str) -> Result {
+        for left in names(&self.theirs)? {
+            if left.starts_with(name) && !self.ours.join(&left).exists() {
+                fs::remove_file(self.theirs.join(&left))?;
+            }
+        }
+        Ok(())
     }
 
     fn theirs(&self, step: &Step, exact: bool) -> Result<Said> {

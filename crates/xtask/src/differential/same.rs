@@ -9,6 +9,8 @@ const NUMBERS: &[&str] = &[
     "\"date-nsec\": ",
     "\"cid\": ",
     "\"parent-cid\": ",
+    // Nodes without a name get a number, in the order in which they are opened.
+    "#block",
 ];
 
 /// Lines that do.
