@@ -3,7 +3,7 @@
 /// Why a text is no size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SizeError {
-    /// It does not look like one.
+    /// It does not look like one, or is negative and more than digits.
     Malformed,
     /// It is negative, or has more than 64 bits.
     OutOfRange,
@@ -23,7 +23,12 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, SizeError> {
         _ => (false, text),
     };
     let size = parse_magnitude(text)?;
-    if negative { Err(SizeError::OutOfRange) } else { size.ok_or(SizeError::OutOfRange) }
+    if negative {
+        // qemu-img sees the sign where there are digits alone; anything else is no number to it.
+        let is_whole = text.bytes().all(|byte| byte.is_ascii_digit());
+        return Err(if is_whole { SizeError::OutOfRange } else { SizeError::Malformed });
+    }
+    size.ok_or(SizeError::OutOfRange)
 }
 
 /// The size without its sign; `None` when it needs more than 64 bits.
@@ -158,7 +163,8 @@ mod tests {
     fn what_is_no_size_is_told_from_what_is_too_large() {
         for text in [
             "", "k", ".", ".k", "12x", "1kb", "1KiB", "1 ", "1.5", "0.3", "1.5b", "1e3", "0x",
-            "0x1G", "0x1.8", "1Z", "inf", "1_0", "1.1.1", "1,5G", "1.-5k", "- 1", "+-1",
+            "0x1G", "0x1.8", "1Z", "inf", "1_0", "1.1.1", "1,5G", "1.-5k", "- 1", "+-1", "-1k",
+            "-1.0", "-1b", "-0x10", "-0k",
         ] {
             assert_eq!(parse_size(text), Err(SizeError::Malformed), "{text}");
         }
