@@ -1,6 +1,6 @@
 //! How a format reaches files other than the one it was given.
 
-use crate::{BlockImage, Error, ImageInfo, Limits, RawOptions, Result, Storage};
+use crate::{BlockImage, Error, Finding, ImageInfo, Limits, RawOptions, Result, Storage};
 use core::fmt::{self, Debug};
 use std::sync::Arc;
 
@@ -28,6 +28,10 @@ pub trait DependencyGate: Sync {
     fn is_given(&self, _role: DependencyRole) -> bool {
         false
     }
+
+    /// Is told what is wrong with an image that its last writer did not close, and what is done
+    /// about it, while it is repaired to be written again.
+    fn repairing(&self, _finding: &Finding) {}
 }
 
 /// A file that an image names.

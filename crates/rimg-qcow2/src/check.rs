@@ -102,8 +102,9 @@ pub(crate) fn repair_refcounts(
     file: &dyn Storage,
     header: &mut Header,
     limits: Limits,
+    found: &mut dyn FnMut(&Finding),
 ) -> Result<CheckSummary> {
-    let summary = check(file, header, limits, Repair::All, &mut |_| {})?;
+    let summary = check(file, header, limits, Repair::All, found)?;
     if summary.corruptions > 0 || summary.check_errors > 0 {
         let wrong = summary.corruptions.saturating_add(summary.check_errors);
         let kind = CorruptKind::NotRepaired(wrong);
@@ -299,7 +300,7 @@ mod tests {
         let mut table = [0; 8];
         file.read_exact_at(&mut table, header.refcount_table_offset).unwrap();
         write(&file, u64::from_be_bytes(table) + 8, 0);
-        let summary = repair_refcounts(&file, &mut header, Limits::default()).unwrap();
+        let summary = repair_refcounts(&file, &mut header, Limits::default(), &mut |_| {}).unwrap();
         assert!(summary.corruptions_fixed > 0, "{summary:?}");
         assert!(!header.has(spec::incompatible::DIRTY));
         let mut start = vec![0; 512];
@@ -311,7 +312,8 @@ mod tests {
     fn what_cannot_be_repaired_is_an_error() {
         let (file, mut header) = dirty();
         write(&file, header.l1_offset, 1 << 40);
-        let error = repair_refcounts(&file, &mut header, Limits::default()).unwrap_err();
+        let error =
+            repair_refcounts(&file, &mut header, Limits::default(), &mut |_| {}).unwrap_err();
         assert_eq!(kind_of(&error), Some(&CorruptKind::NotRepaired(1)));
     }
 }

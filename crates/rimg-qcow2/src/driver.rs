@@ -9,9 +9,9 @@ use crate::image::{Access, Qcow2Image, State, codec_of};
 use crate::options::OverlapCheck;
 use crate::{amend, options, spec};
 use rimg_core::{
-    BlockImage, Dependency, DependencyRole, Error, FormatDriver, FormatInfo, Limits, Match,
-    Measure, MetadataBudget, OpenOptions, ProbeWindow, RawOptions, Result, Storage, TargetFiles,
-    num,
+    BlockImage, Dependency, DependencyRole, Error, Finding, FormatDriver, FormatInfo, Limits,
+    Match, Measure, MetadataBudget, OpenOptions, ProbeWindow, RawOptions, Result, Storage,
+    TargetFiles, num,
 };
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Condvar, Mutex};
@@ -81,7 +81,8 @@ pub(crate) fn open(file: Arc<dyn Storage>, how: &OpenOptions<'_>) -> Result<Qcow
     }
     if access == Access::Write && header.has(spec::incompatible::DIRTY) {
         // Refcounts were postponed by somebody who did not come to write them.
-        repair_refcounts(file.as_ref(), &mut header, how.limits)?;
+        let tell = &mut |finding: &Finding| how.gate.repairing(finding);
+        repair_refcounts(file.as_ref(), &mut header, how.limits, tell)?;
     }
     if !how.inspect_only && header.snapshot_count > how.limits.snapshots {
         return Err(Error::Limit {

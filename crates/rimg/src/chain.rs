@@ -8,8 +8,8 @@ use crate::policy::{Grant, Policy, local_path};
 use crate::probe::{Probed, probe};
 use crate::registry::driver;
 use rimg_core::{
-    BlockImage, Dependency, DependencyGate, DependencyRole, Error, Match, OpenOptions, RawOptions,
-    Result, Storage,
+    BlockImage, Dependency, DependencyGate, DependencyRole, Error, Finding, Match, OpenOptions,
+    RawOptions, Result, Storage,
 };
 use rimg_storage::FileStorage;
 use std::fs;
@@ -107,6 +107,7 @@ pub(crate) fn open_layer(
         guarded,
         backing: None,
         files: Vec::new(),
+        repaired: Vec::new(),
     });
     drop(all);
 
@@ -189,6 +190,13 @@ impl DependencyGate for ChainGate<'_> {
         let source = self.decide(wanted)?;
         let image = self.open_below(wanted, source).map_err(|error| dependency(wanted, error))?;
         Ok(Some(image))
+    }
+
+    fn repairing(&self, finding: &Finding) {
+        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(layer) = layers.get_mut(self.index) {
+            layer.repaired.push(finding.clone());
+        }
     }
 }
 

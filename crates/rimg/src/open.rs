@@ -7,7 +7,7 @@ use crate::registry::{FORMATS, Formats};
 use core::fmt::{self, Debug};
 use core::ops::Deref;
 use rimg_core::{
-    BlockImage, DependencyRole, FormatInfo, Limits, RawOptions, Result, Secret, Storage,
+    BlockImage, DependencyRole, Finding, FormatInfo, Limits, RawOptions, Result, Secret, Storage,
 };
 use rimg_storage::{CacheMode, FileOptions, Locking};
 use std::path::{Path, PathBuf};
@@ -276,6 +276,9 @@ pub struct Layer {
     pub backing: Option<(String, Option<String>)>,
     /// Other local files that it consists of.
     pub files: Vec<(DependencyRole, PathBuf)>,
+    /// What was wrong with it, and done about it, as its last writer had not closed it and it was
+    /// to be written again.
+    pub repaired: Vec<Finding>,
 }
 
 impl OpenedImage {

@@ -172,6 +172,10 @@ pub(crate) fn open_or_reason(name: &ImageName, how: &How) -> Result<Opened, Stri
     };
     match opened {
         Ok(image) => {
+            for finding in image.layers().iter().flat_map(|layer| &layer.repaired) {
+                // As with the findings of a check, nobody may be reading them.
+                let _ = writeln!(io::stderr(), "{}", finding.message);
+            }
             let option = key_secret(image.format().name);
             let no_key = how.options.value(option).is_none();
             if how.metadata_only && no_key && image.info().is_ok_and(|info| info.encrypted) {
