@@ -27,8 +27,7 @@ impl Amend for Qcow2Image {
         let _claim = self.claim_disk()?;
         self.finish_all()?;
         let mut state = self.lock()?;
-        let snapshots = self.read_snapshots(&state.header)?;
-        let wanted = AmendOptions::parse(options, &state.header, &snapshots)?;
+        let wanted = AmendOptions::parse(options, &state.header)?;
         let slots = self.key_slot_change(options, &state.header, force)?;
         if let Some(change) = &slots {
             self.change_key_slots(&state.header, change)?;
@@ -98,6 +97,8 @@ impl Qcow2Image {
     }
 
     fn downgrade(&self, progress: &mut AmendProgress<'_>) -> Result<()> {
+        let header = self.lock()?.header.clone();
+        options::check_snapshots(&self.read_snapshots(&header)?, header.size_bytes)?;
         self.expand_zeroes(progress)?;
         self.rewrite_header(&mut *self.lock()?, |header| {
             header.version = 2;

@@ -29,21 +29,29 @@ impl Qcow2Image {
     pub(super) fn expand_zeroes(&self, progress: &mut AmendProgress<'_>) -> Result<()> {
         let mut state = self.lock()?;
         let state = &mut *state;
-        let mut tables: BTreeSet<u64> = BTreeSet::new();
-        let mut branches: Vec<Branch> = self.branches(&state.l1, state.header.l1_offset)?;
+        let active = self.branches(&state.l1, state.header.l1_offset)?;
+        let mut trees: Vec<(usize, Vec<Branch>)> = vec![(state.l1.len(), active)];
         for entry in self.read_snapshots(&state.header)? {
             let l1 = self.checked_l1(state, &entry)?;
-            branches.extend(self.branches(&l1, entry.l1_offset)?);
+            trees.push((l1.len(), self.branches(&l1, entry.l1_offset)?));
         }
+        let total = trees.iter().map(|(entries, _)| num::to_u64(*entries)).sum();
+        let mut done = 0_u64;
         // What several trees share is changed once.
-        branches.retain(|branch| tables.insert(branch.table));
-        let total = num::to_u64(branches.len());
+        let mut tables: BTreeSet<u64> = BTreeSet::new();
         let mut batch = Batch::default();
-        for (done, branch) in (0..).zip(branches) {
-            progress(done, total);
-            self.expand_table(state, branch, &mut batch)?;
-            if batch.tables.len() >= TABLES_AT_ONCE {
-                self.write_batch(state, &mut batch)?;
+        for (entries, branches) in trees {
+            let mut branches = branches.into_iter().peekable();
+            for index in 0..entries {
+                let branch = branches.next_if(|branch| branch.index == index);
+                if let Some(branch) = branch.filter(|branch| tables.insert(branch.table)) {
+                    self.expand_table(state, branch, &mut batch)?;
+                    if batch.tables.len() >= TABLES_AT_ONCE {
+                        self.write_batch(state, &mut batch)?;
+                    }
+                }
+                done = done.saturating_add(1);
+                progress(done, total);
             }
         }
         self.write_batch(state, &mut batch)?;

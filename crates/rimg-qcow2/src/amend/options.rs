@@ -40,7 +40,7 @@ pub(crate) const SPECS: &[OptionSpec] = &[
     option("size", OptionKind::Size, "Virtual disk size"),
 ];
 
-/// What the image is to be; every change is possible.
+/// What the image is to be; every change is possible, unless snapshots prevent it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct AmendOptions {
     pub(super) version: u32,
@@ -55,11 +55,7 @@ pub(super) struct AmendOptions {
 impl AmendOptions {
     /// Reads the options and refuses what this image cannot become, in the words of `qemu-img
     /// amend`.
-    pub(super) fn parse(
-        raw: &RawOptions,
-        header: &Header,
-        snapshots: &[SnapshotEntry],
-    ) -> Result<Self> {
+    pub(super) fn parse(raw: &RawOptions, header: &Header) -> Result<Self> {
         let version = match raw.value("compat") {
             None => header.version,
             Some("0.10" | "v2") => 2,
@@ -97,7 +93,7 @@ impl AmendOptions {
         // The image has the newer version while it is resized.
         check_size(size_bytes, version.max(header.version), header)?;
         if version < header.version {
-            check_downgrade(header, size_bytes, snapshots)?;
+            check_downgrade(header)?;
         }
         let was_lazy = header.compatible & spec::compatible::LAZY_REFCOUNTS != 0;
         let was_raw = header.autoclear & spec::autoclear::DATA_FILE_RAW != 0;
@@ -210,7 +206,7 @@ fn check_size(size_bytes: u64, version: u32, header: &Header) -> Result<()> {
 }
 
 /// What version 2 has no way to say.
-fn check_downgrade(header: &Header, size_bytes: u64, snapshots: &[SnapshotEntry]) -> Result<()> {
+fn check_downgrade(header: &Header) -> Result<()> {
     if header.has(spec::incompatible::DATA_FILE) {
         return refuse("compat", "Cannot downgrade an image with a data file");
     }
@@ -222,6 +218,12 @@ fn check_downgrade(header: &Header, size_bytes: u64, snapshots: &[SnapshotEntry]
             format!("Cannot downgrade an image with incompatible features {rest:#x} set"),
         );
     }
+    Ok(())
+}
+
+/// Version 2 cannot say of a snapshot that its disk had another size. Looked at when the image has
+/// the size that it is to have: as with QEMU, a change of size that came with the wish stays.
+pub(super) fn check_snapshots(snapshots: &[SnapshotEntry], size_bytes: u64) -> Result<()> {
     let fits = |entry: &SnapshotEntry| {
         entry.info.disk_size_bytes == size_bytes && u32::try_from(entry.info.vm_state_bytes).is_ok()
     };
