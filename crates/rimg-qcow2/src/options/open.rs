@@ -32,8 +32,13 @@ const ALWAYS: &[&str] = &[
 ];
 
 /// Said of how QEMU goes about it, not of what becomes of the image.
-const HINTS: &[&str] =
-    &["lazy-refcounts", "pass-discard-request", "pass-discard-snapshot", "pass-discard-other"];
+const HINTS: &[&str] = &[
+    "discard-no-unref",
+    "lazy-refcounts",
+    "pass-discard-request",
+    "pass-discard-snapshot",
+    "pass-discard-other",
+];
 
 /// Sizes of caches and how long they last: those here have bounds of their own.
 const SIZES: &[&str] = &[
