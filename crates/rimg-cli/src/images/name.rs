@@ -201,6 +201,13 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_was_a_path_still_looks_like_one() {
+        for (given, shown) in [("file:a:b", "./a:b"), ("file:a", "a"), ("file:d/a:b", "d/a:b")] {
+            assert_eq!(name(given, false).unwrap().0.shown(), shown);
+        }
+    }
+
+    #[test]
     fn options_say_format_and_file() {
         let list = "driver=qcow2,file.driver=file,file.filename=a,,b";
         let object = r#"json:{"driver":"qcow2","file":{"driver":"file","filename":"a,b"}}"#;
