@@ -265,6 +265,11 @@ impl PlannedImage {
         Ok(options)
     }
 
+    /// Whether it is to lie above another image.
+    pub(crate) fn has_backing(&self) -> bool {
+        self.chosen.plain("backing_file").is_some()
+    }
+
     /// What has to be said to open the image once it is made: the key of an encrypted one.
     pub(crate) fn open_options(&self) -> RawOptions {
         let mut options = self.secrets.clone();

@@ -336,6 +336,9 @@ fn open_target(args: &Args, size_bytes: u64) -> Result<Target, Stop> {
             let format = how.format.as_deref().unwrap_or_default();
             images::require_compression(format).map_err(Stop::failed)?;
         }
+        if args.backing.is_some() {
+            check_backing(args)?;
+        }
         how.cache = images::target_cache(args.target_cache.as_deref())?;
         let opened = images::open(&name, &how)?;
         let guard = TargetGuard::existing(name.given());
@@ -351,6 +354,9 @@ fn open_target(args: &Args, size_bytes: u64) -> Result<Target, Stop> {
     };
     let planned =
         images::plan_target(&args.target, format, wishes, size_bytes).map_err(Stop::failed)?;
+    if planned.has_backing() {
+        check_backing(args)?;
+    }
     how.cache = images::target_cache(args.target_cache.as_deref())?;
     how.format = Some(format.to_owned());
     how.options = planned.open_options();
@@ -363,4 +369,15 @@ fn open_target(args: &Args, size_bytes: u64) -> Result<Target, Stop> {
     // On failure the guard removes what was made.
     let opened = images::open(&name, &how)?;
     Ok(Target { opened, guard, name, how })
+}
+
+/// Several sources become one disk, which has nothing in common with what lies below the target.
+fn check_backing(args: &Args) -> Result<(), Stop> {
+    if args.sources.len() > 1 {
+        return Err(Stop::failed(
+            "Having a backing file for the target makes no sense when concatenating multiple \
+             input images",
+        ));
+    }
+    Ok(())
 }
