@@ -147,7 +147,12 @@ impl<'a> Engine<'a> {
         cancel: &'a AtomicBool,
     ) -> Self {
         let size = task.source.size_bytes();
-        let planner = Planner::new(task.source.walk(part.shared_from), size, task.geometry);
+        let planner = || Planner::new(task.source.walk(part.shared_from), size, task.geometry);
+        // Holes take no time; counting them would cost nothing but show little.
+        let work = match observer.is_watching() {
+            true => planner().data_bytes().unwrap_or(size),
+            false => size,
+        };
         let order = order(&target, options);
         let threads = threads(options.threads);
         let units = match options.units_in_flight {
@@ -159,9 +164,9 @@ impl<'a> Engine<'a> {
         Self {
             task,
             target,
-            planner: Mutex::new(planner),
+            planner: Mutex::new(planner()),
             window: Window::new(order, units),
-            meter: Meter::new(observer, size),
+            meter: Meter::new(observer, work),
             observer,
             stop: Stop::new(cancel),
             summary: Mutex::new(ConvertSummary { guest_bytes: size, ..ConvertSummary::default() }),
@@ -235,7 +240,7 @@ impl<'a> Engine<'a> {
             summary.passed_clusters += unit.passed;
             summary.lost_sectors += to_u64(unit.warnings.len());
         }
-        self.meter.add(unit.range.end.saturating_sub(unit.range.start));
+        self.meter.add(unit.data_bytes());
     }
 }
 
@@ -318,12 +323,19 @@ fn geometry(
     coding: Option<Coding>,
     options: &ConvertOptions,
 ) -> Geometry {
-    let sparse = u64::from(options.sparse_bytes).clamp(SECTOR_BYTES, to_u64(UNIT_BYTES));
+    let sparse = match coding {
+        // An encoded cluster is written or left out, whatever length was asked for.
+        Some(_) => SECTOR_BYTES,
+        None => u64::from(options.sparse_bytes).clamp(SECTOR_BYTES, to_u64(UNIT_BYTES)),
+    };
     let cluster = match coding {
         Some(coding) => Some(to_u64(coding.cluster_bytes)),
-        // Zeroes in parts of a cluster cost more than they save, where they have to be written.
-        None if zero_from != 0 => target.info().ok().and_then(|info| info.cluster_bytes),
-        None => None,
+        // Zeroes in parts of a cluster cost more than they save, where they have to be written; and
+        // a cluster that has data is whole, as with QEMU, unless that would be a lot.
+        None => {
+            let cluster = target.info().ok().and_then(|info| info.cluster_bytes);
+            cluster.filter(|cluster| zero_from != 0 || *cluster < to_u64(UNIT_BYTES))
+        }
     };
     let granule = match cluster {
         Some(cluster) if cluster != 0 => sparse.next_multiple_of(cluster),

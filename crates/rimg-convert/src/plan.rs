@@ -34,6 +34,17 @@ impl<'a> Planner<'a> {
         Self { walk, geometry, at: 0, end, next_seq: 0 }
     }
 
+    /// How many bytes all units together hold of data: what takes time.
+    pub(crate) fn data_bytes(mut self) -> Result<u64, ConvertError> {
+        let mut unit = Unit::default();
+        let mut bytes = 0_u64;
+        while !self.is_finished() {
+            self.fill(&mut unit)?;
+            bytes = bytes.saturating_add(unit.data_bytes());
+        }
+        Ok(bytes)
+    }
+
     /// Whether there is no more to do.
     pub(crate) fn is_finished(&self) -> bool {
         self.at >= self.end

@@ -5,8 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Is told how the work goes, by whichever thread did some of it; calls never overlap.
 pub trait Observer: Sync {
+    /// Whether progress is of interest: what there is to do is then counted before it is done.
+    fn is_watching(&self) -> bool {
+        true
+    }
+
     /// `done` of `total` bytes of guest data are finished. `done` never decreases, and reaches
-    /// `total` once when all went well. Called about once per MiB of data.
+    /// `total` once when all went well. Called about once per MiB of data. What is known to be
+    /// zero does not count where images are converted or committed.
     fn progress(&self, done_bytes: u64, total_bytes: u64) {
         let _ = (done_bytes, total_bytes);
     }
@@ -21,7 +27,11 @@ pub trait Observer: Sync {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;
 
-impl Observer for Silent {}
+impl Observer for Silent {
+    fn is_watching(&self) -> bool {
+        false
+    }
+}
 
 /// What was lost on the way.
 #[derive(Debug, thiserror::Error)]

@@ -38,6 +38,11 @@ pub(crate) struct Unit<'a> {
 }
 
 impl Unit<'_> {
+    /// How many bytes are to be looked at.
+    pub(crate) fn data_bytes(&self) -> u64 {
+        self.pieces.iter().map(|piece| to_u64(piece.len)).fold(0, u64::saturating_add)
+    }
+
     /// Forgets the work but keeps the memory.
     pub(crate) fn clear(&mut self) {
         self.pieces.clear();

@@ -44,6 +44,10 @@ impl<'a> Watch<'a> {
 }
 
 impl Observer for Watch<'_> {
+    fn is_watching(&self) -> bool {
+        self.progress_bar().is_shown()
+    }
+
     fn progress(&self, done_bytes: u64, total_bytes: u64) {
         if total_bytes > 0 {
             self.show(percent(done_bytes, total_bytes));

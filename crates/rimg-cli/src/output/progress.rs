@@ -51,6 +51,11 @@ impl Progress {
         Self { shown }
     }
 
+    /// Whether anybody sees it.
+    pub(crate) fn is_shown(&self) -> bool {
+        !matches!(self.shown, Shown::Nowhere)
+    }
+
     /// Shows `percent`, if it is worth it.
     pub(crate) fn set(&mut self, percent: f32) {
         match &mut self.shown {
