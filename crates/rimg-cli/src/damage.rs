@@ -52,6 +52,23 @@ pub(crate) fn words(error: &Error) -> Option<String> {
             let what = if is_none { "Zero sectors per track" } else { "Too big cluster" };
             Some(format!("Invalid image: {what}"))
         }
+        Error::Corrupt { format: "vmdk", at, .. } if at.field == "line" => {
+            let why = error.source()?.to_string();
+            why.starts_with("invalid extent").then(|| why.replacen('i', "I", 1))
+        }
+        Error::Corrupt { format: "vmdk", at, .. } if at.field == "overHead" => {
+            let why = error.source()?.to_string();
+            why.starts_with("truncated").then(|| format!("File {why}"))
+        }
+        Error::Corrupt { format: "qcow2", at, .. }
+            if at.structure == "snapshot table" && at.field == "l1_table_offset" =>
+        {
+            let why = error.source()?.to_string();
+            let words = ["offset invalid", "too large"];
+            let known = ["is not a multiple", "is too large"].map(|part| why.contains(part));
+            let (_, words) = known.iter().zip(words).find(|(is_it, _)| **is_it)?;
+            Some(format!("Snapshot L1 table {words}"))
+        }
         Error::Corrupt { format: "qcow2", at, .. } if at.structure == "snapshot table" => {
             snapshot_table(error)
         }

@@ -58,7 +58,13 @@ impl Descriptor {
                 Some(Line::Empty | Line::Comment) => {}
                 Some(Line::Value { key, value }) => found.add(key, value, number, offset)?,
                 Some(Line::Extent(extent)) => extents.push(ExtentLine { line: index, ..extent }),
-                None => return Err(CorruptKind::Line(number).at(STRUCTURE, "line", offset)),
+                None => {
+                    let kind = match Line::is_of_extent(line) {
+                        true => CorruptKind::ExtentLine(line.trim().to_owned()),
+                        false => CorruptKind::Line(number),
+                    };
+                    return Err(kind.at(STRUCTURE, "line", offset));
+                }
             }
             offset = offset.saturating_add(num::to_u64(line.len())).saturating_add(1);
         }
@@ -248,6 +254,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
+        let extent = |line: &str| CorruptKind::ExtentLine(line.to_owned());
         let cases = [
             (TEXT.replace("# Disk", "# Desk"), CorruptKind::NoDescriptor),
             (TEXT.replace("version=1\n", ""), CorruptKind::Missing),
@@ -257,9 +264,10 @@ mod tests {
             (TEXT.replace("0badddc4", "+badddc4"), CorruptKind::Text("+badddc4".to_owned())),
             (TEXT.replace("0badddc4", "10badddc4"), CorruptKind::Text("10badddc4".to_owned())),
             (TEXT.replace("encoding", "CID"), CorruptKind::Twice(4)),
-            (TEXT.replace("FLAT", "FLOT"), CorruptKind::Line(12)),
-            (TEXT.replace("RW 63 ZERO", "RW x ZERO"), CorruptKind::Line(13)),
-            (TEXT.replace("RW 63 ZERO", "RW 63 FLAT"), CorruptKind::Line(13)),
+            (TEXT.replace("FLAT", "FLOT"), extent("RDONLY 8 FLOT \"f.vmdk\" 16")),
+            (TEXT.replace("RW 63 ZERO", "RW x ZERO"), extent("RW x ZERO")),
+            (TEXT.replace("RW 63 ZERO", "RW 63 FLAT"), extent("RW 63 FLAT")),
+            (TEXT.replace("ZERO", "VMFS \"v\" 0"), extent("RW 63 VMFS \"v\" 0")),
             (TEXT.replace("RW 63 ZERO", "hello"), CorruptKind::Line(13)),
             (TEXT.replace("\"a b.vmdk\"", "\"a b.vmdk"), CorruptKind::Line(8)),
         ];

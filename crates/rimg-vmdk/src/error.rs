@@ -53,6 +53,10 @@ pub(crate) enum CorruptKind {
     NoDescriptor,
     #[error("line {0} is no line of a descriptor")]
     Line(usize),
+    #[error("invalid extent line: {0}")]
+    ExtentLine(String),
+    #[error("truncated, expecting at least {0} bytes")]
+    OverheadTruncated(u64),
     #[error("it is given twice, the second time in line {0}")]
     Twice(usize),
     #[error("it is missing")]

@@ -10,8 +10,8 @@ use crate::images::protocol::node_of;
 use crate::message::{describe, describe_io};
 use crate::options::{self, Chosen, OptionList};
 use rimg::{
-    CacheMode, Creator, Error, FileError, FormatInfo, ImageInfo, LocalFiles, LockConflict,
-    OptionSpec, Plan, RawOptions,
+    CacheMode, Creator, DependencyRole, Error, FileError, FormatInfo, ImageInfo, LocalFiles,
+    LockConflict, OptionSpec, Plan, RawOptions,
 };
 use rimg_convert::TargetGuard;
 use std::ffi::{OsStr, OsString};
@@ -210,7 +210,7 @@ impl PlannedImage {
             .size(self.size_bytes)
             .options(&self.driver_options()?)
             .options(&self.secrets)
-            .open_backing(false)
+            .open_backing(self.backing.is_none() && notes_what_is_below(self.format))
             .policy(LocalFiles);
         if let Some(info) = &self.backing {
             creator = creator.known_backing(info.clone());
@@ -299,6 +299,10 @@ impl PlannedImage {
                     format!("Could not create '{filename}': {}", describe_io(source))
                 }
             }
+            Error::Dependency { role: DependencyRole::Backing, name, source } => {
+                let below = combine(&self.filename.to_string_lossy(), name);
+                format!("Could not open '{below}': {}", describe(source))
+            }
             Error::Io { source, .. } if source.raw_os_error() == Some(FILE_TOO_LARGE) => {
                 let format = self.format.name;
                 format!("The image size is too large for file format '{format}'")
@@ -306,6 +310,12 @@ impl PlannedImage {
             other => describe(other),
         }
     }
+}
+
+/// Whether overlays of this format note the identity of the image below, which has to be opened for
+/// it.
+fn notes_what_is_below(format: &FormatInfo) -> bool {
+    format.name == "vmdk"
 }
 
 /// `EFBIG`, whose own words would say less.

@@ -84,11 +84,15 @@ impl<'a> Line<'a> {
         if line.starts_with('#') {
             return Some(Self::Comment);
         }
-        let access = line.split_whitespace().next().and_then(Access::from_name);
-        match access {
+        match Access::of(line) {
             Some(access) => ExtentLine::parse(access, line).map(Self::Extent),
             None => parse_value(line),
         }
+    }
+
+    /// Whether it begins as a line of an extent does.
+    pub(super) fn is_of_extent(line: &str) -> bool {
+        Access::of(line).is_some()
     }
 }
 
@@ -108,6 +112,11 @@ fn parse_value(line: &str) -> Option<Line<'_>> {
 }
 
 impl Access {
+    /// What a line begins with.
+    fn of(line: &str) -> Option<Self> {
+        line.split_whitespace().next().and_then(Self::from_name)
+    }
+
     fn from_name(name: &str) -> Option<Self> {
         Some(match name {
             "RW" => Self::ReadWrite,
@@ -136,6 +145,8 @@ impl ExtentLine {
             None => return None,
         };
         let offset_sectors = match after.split_whitespace().next() {
+            // A file on VMFS is one extent, from its start; QEMU wants no offset at all.
+            Some(_) if kind == ExtentKind::Vmfs => return None,
             Some(offset) => offset.parse().ok()?,
             None => 0,
         };

@@ -130,7 +130,7 @@ impl<'a> ExtentFiles<'a> {
         let storage = Arc::clone(self.storage(file)?);
         let len = storage.len_bytes().map_err(Error::io("read file length", 0))?;
         if header.overhead_bytes() > len && !header.is_compressed() {
-            let kind = CorruptKind::BehindEnd(header.raw.overhead);
+            let kind = CorruptKind::OverheadTruncated(header.overhead_bytes());
             return Err(kind.at("sparse extent header", "overHead", 64));
         }
         if header.geometry.size_bytes < size {
