@@ -114,6 +114,22 @@ struct Args {
     compress: bool,
 }
 
+/// What QEMU knows beside formats, and lets an image say of the one below.
+const PROTOCOLS: &[&str] = &[
+    "blkdebug",
+    "blkverify",
+    "copy-on-read",
+    "file",
+    "host_cdrom",
+    "host_device",
+    "nbd",
+    "null-aio",
+    "null-co",
+    "quorum",
+    "throttle",
+    "vvfat",
+];
+
 fn run(run: &mut Run<'_>, words: Vec<OsString>) -> Result<u8, Stop> {
     let mut args = Args::default();
     let operands = parse(FLAGS, words, |key, value| {
@@ -170,6 +186,7 @@ fn rebase_image(args: &mut Args, filename: &OsString, watch: &Watch<'_>) -> Resu
     }
     if let Some(unknown) = &args.backing_format
         && images::format(unknown).is_none()
+        && !(args.name_only && PROTOCOLS.contains(&unknown.as_str()))
     {
         return Err(Stop::failed(format!("Invalid format name: '{unknown}'")));
     }
