@@ -299,7 +299,9 @@ impl Worker {
                 continue;
             }
             copied += to_u64(old.len());
-            if zeroes::is_zero(old) {
+            // Without compression zeroes that stand where something else would come up are data like
+            // any other, as QEMU writes them: scripts look at what the map says.
+            if self.encoder.is_some() && zeroes::is_zero(old) {
                 let to = from.saturating_add(to_u64(old.len()));
                 push_zeroes(&mut unit.ops, from..to, u64::MAX);
                 continue;
