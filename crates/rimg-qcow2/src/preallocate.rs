@@ -2,7 +2,7 @@
 #![warn(clippy::indexing_slicing)]
 
 use crate::image::{Qcow2Image, State};
-use crate::table::L2Entry;
+use crate::table::{Cluster, L2Entry};
 use core::ops::Range;
 use rimg_core::{Error, ImageWrite as _, Preallocation, Result, Zeroing, num};
 
@@ -17,6 +17,9 @@ impl Qcow2Image {
         }
         let g = self.geometry;
         let (_claim, _) = self.claim_unchanged(&range)?;
+        if let Some(rest) = self.rest_of_cluster(&range)? {
+            self.reserve(rest, how)?;
+        }
         let window_bytes = g.l2_coverage_bytes();
         let mut guest = g.cluster_start(range.start);
         let mut file_end = 0;
@@ -37,6 +40,29 @@ impl Qcow2Image {
             data.set_len_bytes(file_end).map_err(Error::io("extend file", len))?;
         }
         self.flush()
+    }
+
+    /// Where the start of `range` lies, if it is behind the start of a cluster that has a place of
+    /// its own. The disk has grown by `range`: nothing is there yet but zeroes.
+    fn rest_of_cluster(&self, range: &Range<u64>) -> Result<Option<Range<u64>>> {
+        let g = self.geometry;
+        let start = g.cluster_start(range.start);
+        // Zeroes as they are would be none when they are decrypted.
+        if start == range.start || self.encryption.is_some() {
+            return Ok(None);
+        }
+        let end = range.end.min(start.saturating_add(g.cluster_bytes()));
+        let identity = self.has_data_file().then_some(start);
+        let mut state = self.lock()?;
+        let entry = self.entry(&mut state, start)?;
+        let Ok(Cluster::Standard { host, copied }) = entry.cluster(g, identity) else {
+            return Ok(None);
+        };
+        let guard = state.allocator.as_ref().map(|allocator| &allocator.guard);
+        let is_own = identity.is_some()
+            || (copied && !guard.is_some_and(|guard| guard.holds_table(g, host)));
+        let at = |guest: u64| host.saturating_add(guest.saturating_sub(start));
+        Ok(is_own.then(|| at(range.start)..at(end)))
     }
 
     /// Maps the blank clusters of `range`, which one L2 table covers. Returns their places.

@@ -6,6 +6,8 @@ use rimg_qcow2::DRIVER;
 use rimg_storage::FileOptions;
 use rimg_testkit::guest::{GuestContents, SegmentKind};
 use rimg_testkit::peer::Peer;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 
 const MIB: u64 = 1 << 20;
 
@@ -117,6 +119,23 @@ fn grown_images_are_clean() {
             assert!(!read.contains("verification failed"), "{line} {mode:?}: {read}");
         }
     }
+}
+
+#[test]
+fn the_rest_of_a_cluster_that_was_cut_is_reserved_as_well() {
+    let (dir, folder) = folder();
+    let blocks = || fs::metadata(dir.path().join("r")).unwrap().blocks();
+    folder.create("r", 100 << 10, &options("preallocation=metadata")).unwrap();
+    let unreserved = blocks();
+    write(&folder, |image| {
+        image.resizer().unwrap().resize(120 << 10, Preallocation::Falloc).unwrap();
+    });
+    let reserved = blocks();
+    assert!(reserved >= unreserved + 40, "{unreserved} {reserved}");
+    write(&folder, |image| {
+        image.writer().unwrap().write_at(&[9; 20 << 10], 100 << 10).unwrap();
+    });
+    assert_eq!(blocks(), reserved);
 }
 
 fn write(folder: &Folder, change: impl FnOnce(&dyn BlockImage)) {
