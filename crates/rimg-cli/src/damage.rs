@@ -11,6 +11,7 @@ const WORDS: &[(&str, &str, &str)] = &[
     ("qcow", "crypt_method", "invalid encryption method in qcow header"),
     ("qcow", "l2_bits", "L2 table size must be between 512 and 64k"),
     ("qcow", "size", "Image too large"),
+    ("qcow2", "nb_snapshots", "Snapshot table too large"),
     ("qed", "backing_filename_offset", "QED backing filename offset is invalid"),
     ("qed", "cluster_size", "QED cluster size is invalid"),
     ("qed", "image_size", "QED image size is invalid"),

@@ -31,8 +31,13 @@ impl<'a> Report<'a> {
 
     /// Something was wrong that was not counted before, and is repaired.
     pub(super) fn add_repaired(&mut self, kind: FindingKind, message: String) {
+        self.add_repaired_many(1, kind, message);
+    }
+
+    /// As [`add_repaired`](Self::add_repaired), of `count` things at once.
+    pub(super) fn add_repaired_many(&mut self, count: u32, kind: FindingKind, message: String) {
         if let Some(sum) = self.fixed_sum(kind) {
-            *sum = sum.saturating_add(1);
+            *sum = sum.saturating_add(count.into());
         }
         self.tell(kind, message, true);
     }

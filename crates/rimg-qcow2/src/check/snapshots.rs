@@ -64,7 +64,7 @@ impl SnapshotTable {
                     limit: spec::MAX_SNAPSHOTS.into(),
                 });
             }
-            table.cut(format!("Discarding {overhang} overhanging snapshots"), report);
+            table.cut(overhang, format!("Discarding {overhang} overhanging snapshots"), report);
             count = spec::MAX_SNAPSHOTS;
         }
         if count > 0 && (!header.geometry.is_aligned(table.at) || i64::try_from(table.at).is_err())
@@ -77,7 +77,7 @@ impl SnapshotTable {
             if !table.read_entry(subject, index, all, &mut budget, report)? {
                 let left = count.saturating_sub(index);
                 let why = "snapshot table is too big";
-                table.cut(format!("Discarding {left} overhanging snapshots ({why})"), report);
+                table.cut(left, format!("Discarding {left} overhanging snapshots ({why})"), report);
                 break;
             }
         }
@@ -179,9 +179,9 @@ impl SnapshotTable {
         self.rewrite = true;
     }
 
-    /// Entries at the end go: what is before them may stay where it is.
-    fn cut(&mut self, message: String, report: &mut Report<'_>) {
-        report.add_repaired(FindingKind::Corruption, message);
+    /// That many entries at the end go: what is before them may stay where it is.
+    fn cut(&mut self, count: u32, message: String, report: &mut Report<'_>) {
+        report.add_repaired_many(count, FindingKind::Corruption, message);
         self.overhangs = true;
     }
 

@@ -2,7 +2,7 @@
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
 use crate::error::CorruptKind;
-use crate::header::Header;
+use crate::header::{Header, offset};
 use crate::spec;
 use rimg_core::{Error, MetadataBudget, Result, SnapshotInfo, Storage, num, on_disk};
 
@@ -109,6 +109,10 @@ pub(crate) fn read_table(
     size_bytes: u64,
     budget: &mut MetadataBudget,
 ) -> Result<Vec<SnapshotEntry>> {
+    if header.snapshot_count > spec::MAX_SNAPSHOTS {
+        let kind = CorruptKind::TooManySnapshots(header.snapshot_count);
+        return Err(kind.at("header", "nb_snapshots", offset::SNAPSHOT_COUNT));
+    }
     let mut entries = Vec::new();
     let mut at = header.snapshots_offset;
     for index in 0..header.snapshot_count {
