@@ -19,6 +19,7 @@ pub(super) fn write(
 ) -> Result<()> {
     let g = options.geometry;
     let mut len = layout.file_bytes();
+    clear_l1(file, layout)?;
     if let Some(mapping) = &layout.mapping {
         reserve(file, g, mapping, options.preallocation)?;
         write_mapping(file, g, layout, mapping)?;
@@ -31,6 +32,17 @@ pub(super) fn write(
     }
     write_refcount_table(file, g, layout.table.start, &layout.blocks)?;
     file.set_len_bytes(len).map_err(Error::io("extend file", 0))
+}
+
+/// Clears the L1 table where something else was: a device keeps what it held, and a table that is
+/// empty is not written.
+fn clear_l1(file: &dyn StorageWrite, layout: &Layout) -> Result<()> {
+    let at = layout.l1_offset;
+    if file.len_bytes().map_err(Error::io("read file length", 0))? <= at {
+        return Ok(());
+    }
+    let end = at.saturating_add(layout.l1_entries.saturating_mul(8));
+    file.write_zeroes_at(at..end, Zeroing::MayPunch).map_err(Error::io("clear L1 table", at))
 }
 
 /// Takes the space of the header and of the refcount structures, in whole clusters.
