@@ -4,6 +4,7 @@ pub(crate) mod check;
 pub(crate) mod formats;
 pub(crate) mod info;
 pub(crate) mod map;
+pub(crate) mod picture;
 pub(crate) mod progress;
 pub(crate) mod snapshots;
 

@@ -1,9 +1,10 @@
 //! `map`: which parts of the guest's disk are stored, and where.
 
+mod picture;
 mod preallocated;
 
 use crate::args::{CommandHelp, Example, Flag};
-use crate::commands::{Command, MAX_SIZE, common, output_form, parse, ranged_size, text};
+use crate::commands::{Command, MAX_SIZE, common, known, output_form, parse, ranged_size, text};
 use crate::images::{self, How, ImageName, Opened};
 use crate::message::{Stop, describe};
 use crate::output::Form;
@@ -21,7 +22,7 @@ pub(super) const COMMAND: Command = Command {
         summary: "Show which parts of an image are stored, and where",
         usage: "[-f FMT | --image-opts] [--object OBJDEF] [--output human|json] \
                 [--start-offset OFFSET] [--max-length LENGTH] [-U] FILENAME",
-        own_usage: "",
+        own_usage: "--picture [-o FILE.svg] ... FILENAME",
         operands: &[("FILENAME", "the image")],
         own_operands: &[],
         examples: &[
@@ -29,6 +30,14 @@ pub(super) const COMMAND: Command = Command {
             Example {
                 does: "List everything in the first GiB, for a program",
                 line: "map --output=json --max-length 1G disk.qcow2",
+            },
+            Example {
+                does: "See how an image and the images below it share the disk",
+                line: "map --picture top.qcow2",
+            },
+            Example {
+                does: "Draw how scattered an image lies in its file",
+                line: "map --picture -o disk.svg disk.qcow2",
             },
         ],
         flags: || FLAGS.iter().map(|(_, flag)| *flag).collect(),
@@ -46,6 +55,8 @@ enum Key {
     ForceShare,
     StartOffset,
     MaxLength,
+    Picture,
+    PictureFile,
 }
 
 const FLAGS: &[(Key, Flag)] = &[
@@ -63,6 +74,14 @@ const FLAGS: &[(Key, Flag)] = &[
         Key::MaxLength,
         Flag::new(&["max-length"], "end after this many bytes").short(b'l').value("LENGTH"),
     ),
+    (
+        Key::Picture,
+        Flag::new(&["picture"], "draw it: data, zeroes, compression, images below, pieces").own(),
+    ),
+    (
+        Key::PictureFile,
+        Flag::new(&[], "draw it into this file, as SVG").short(b'o').value("FILE").own(),
+    ),
 ];
 
 fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
@@ -70,7 +89,8 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
     let mut form = Form::Human;
     let mut image_opts = false;
     let (mut start, mut max_length) = (0, MAX_SIZE);
-    let operands = parse(FLAGS, args, |key, value| {
+    let (mut is_picture, mut picture_file) = (false, None);
+    let operands = parse(&known(FLAGS, run.has_own()), args, |key, value| {
         match key {
             Key::Help => return Err(Stop::Help),
             Key::Format => how.format = Some(text(&value)),
@@ -79,6 +99,8 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
             Key::ImageOpts => image_opts = true,
             Key::ForceShare => how.force_share = true,
             Key::StartOffset => start = ranged_size("start offset", &value, MAX_SIZE)?,
+            Key::Picture => is_picture = true,
+            Key::PictureFile => picture_file = Some(value),
             Key::MaxLength => max_length = ranged_size("max length", &value, MAX_SIZE)?,
         }
         Ok(())
@@ -86,9 +108,16 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
     let [name] = operands.as_slice() else {
         return Err(Stop::Advice("Expecting one image file name".to_owned()));
     };
+    if picture_file.is_some() && !is_picture {
+        return Err(Stop::Advice("-o is for --picture".to_owned()));
+    }
     let name = ImageName::parse(name, image_opts, &mut how)?;
     let opened = images::open(&name, &how)?;
     let end = start.saturating_add(max_length).min(opened.disk().size_bytes());
+    if is_picture {
+        picture::draw(run, &opened, start..end.max(start), picture_file.as_deref())?;
+        return Ok(0);
+    }
     match form {
         Form::Human => print_table(run, &opened, start..end),
         Form::Json => print_json(run, &opened, start..end),
