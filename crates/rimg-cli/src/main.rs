@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod class;
 mod commands;
 mod damage;
 mod epoch;

@@ -1,5 +1,6 @@
 //! How a command ends before its time, and what is then said.
 
+use crate::class::Class;
 use crate::damage;
 use rimg_core::Error;
 use std::fmt::Write as _;
@@ -23,6 +24,8 @@ pub(crate) enum Stop {
         message: String,
         /// The exit code.
         exit: u8,
+        /// What kind of an error it is.
+        class: Class,
     },
     /// Standard output does not take what is printed.
     Output(io::Error),
@@ -31,14 +34,14 @@ pub(crate) enum Stop {
 impl Stop {
     /// The work cannot be done.
     pub(crate) fn failed(message: impl Into<String>) -> Self {
-        Self::Failed { message: message.into(), exit: 1 }
+        Self::Failed { message: message.into(), exit: 1, class: Class::Failed }
     }
 
     /// The same with a further line.
     pub(crate) fn with_hint(self, hint: &str) -> Self {
         match self {
-            Self::Failed { message, exit } => {
-                Self::Failed { message: format!("{message}\n{hint}"), exit }
+            Self::Failed { message, exit, class } => {
+                Self::Failed { message: format!("{message}\n{hint}"), exit, class }
             }
             other => other,
         }
@@ -47,9 +50,32 @@ impl Stop {
     /// The same with another exit code.
     pub(crate) fn with_exit(self, exit: u8) -> Self {
         match self {
-            Self::Failed { message, .. } => Self::Failed { message, exit },
+            Self::Failed { message, class, .. } => Self::Failed { message, exit, class },
             other => other,
         }
+    }
+
+    /// The same of a known kind.
+    pub(crate) fn of(self, class: Class) -> Self {
+        match self {
+            Self::Failed { message, exit, .. } => Self::Failed { message, exit, class },
+            other => other,
+        }
+    }
+
+    /// The work was interrupted.
+    pub(crate) fn interrupted() -> Self {
+        Self::failed("interrupted").with_exit(INTERRUPTED).of(Class::Interrupted)
+    }
+
+    /// The work cannot be done because of `error`, which is said with its causes.
+    pub(crate) fn caused_by(error: &(dyn std::error::Error + 'static)) -> Self {
+        Self::failed(chain(error)).of(Class::of(error))
+    }
+
+    /// The work cannot be done because of `error`, in the words that people know.
+    pub(crate) fn described(error: &Error) -> Self {
+        Self::failed(describe(error)).of(Class::of(error))
     }
 }
 

@@ -1,8 +1,12 @@
 //! The program as a whole: its name, its own flags, and the way to its commands.
 
-use crate::args::{self, CommandHelp, Flag, Getopt, Order};
+use crate::args::{self, CommandHelp, Flag, Getopt, Order, Shared};
+use crate::class::Class;
 use crate::commands::{self, Command};
+use crate::json::quoted;
 use crate::message::{Stop, describe_io};
+use crate::output::Form;
+use crate::output::progress::Progress;
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::{self, BufWriter, Write};
@@ -21,10 +25,40 @@ pub(crate) struct Program {
     name: String,
 }
 
+/// What is asked of any command.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    /// How errors and warnings look.
+    errors: Form,
+    /// How progress looks, where it is asked for in a form.
+    progress: Option<Form>,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self { errors: Form::Human, progress: None }
+    }
+}
+
+impl Shape {
+    fn set(&mut self, (name, value): Shared) -> Result<(), Stop> {
+        let value = value.to_string_lossy();
+        let form = Form::parse(&value).ok_or_else(|| {
+            Stop::Advice(format!("--{name} expects 'human' or 'json' not '{value}'"))
+        })?;
+        match name {
+            "errors" => self.errors = form,
+            _ => self.progress = Some(form),
+        }
+        Ok(())
+    }
+}
+
 /// One run of one command.
 #[derive(Debug)]
 pub(crate) struct Run<'a> {
     program: &'a Program,
+    shape: Shape,
     /// Standard output. What is written here appears when the command ends, or on `flush`.
     pub(crate) out: BufWriter<io::Stdout>,
 }
@@ -62,7 +96,16 @@ impl Program {
         let helps: Vec<CommandHelp> = self.commands().map(|command| command.help).collect();
         let formats = crate::images::format_names();
         let name = &self.name;
-        args::program_help(name, &self.version(), &helps, &formats, !self.is_qemu_img())
+        let errors = format!(
+            "how errors and warnings look on standard error; json: one object a line, and an exit \
+             code for the class: {}; for others the command's own",
+            Class::list()
+        );
+        let progress = "show how far the work is; json: one object a line on standard error (both \
+                        flags also stand behind a command: --errors=json --progress=json)";
+        let own = [("--errors human|json", errors.as_str()), ("--progress human|json", progress)];
+        let own = (!self.is_qemu_img()).then_some(own.as_slice());
+        args::program_help(name, &self.version(), &helps, &formats, own)
     }
 
     fn say(&self, text: &str) {
@@ -71,7 +114,25 @@ impl Program {
     }
 
     /// Says why a command, or the program itself, stops, and gives the exit code.
-    fn stop(&self, stop: Stop, command: Option<&CommandHelp>) -> u8 {
+    fn stop(&self, stop: Stop, command: Option<&CommandHelp>, errors: Form) -> u8 {
+        if errors == Form::Json {
+            let (class, exit, message) = match stop {
+                Stop::Help => return self.stop(stop, command, Form::Human),
+                Stop::Usage(message) | Stop::Advice(message) => (Class::Usage, 1, message),
+                Stop::Failed { message, exit, class } => (class, exit, message),
+                Stop::Output(error) => (Class::Io, 1, describe_io(&error)),
+            };
+            let exit = class.exit().unwrap_or(exit);
+            let command = command.map_or_else(|| "null".to_owned(), |help| quoted(help.name));
+            let (class, message) = (quoted(class.name()), quoted(&message));
+            // Nothing can be done when standard error is closed.
+            let _ = writeln!(
+                io::stderr(),
+                "{{\"kind\": \"error\", \"command\": {command}, \"class\": {class}, \"exit\": {exit}, \
+                 \"message\": {message}}}"
+            );
+            return exit;
+        }
         let called = match command {
             Some(command) => format!("{} {}", self.path, command.name),
             None => self.path.clone(),
@@ -97,7 +158,7 @@ impl Program {
                 let _ = writeln!(io::stderr(), "Try '{called} --help' for more info");
                 1
             }
-            Stop::Failed { message, exit } => {
+            Stop::Failed { message, exit, .. } => {
                 self.say(&message);
                 exit
             }
@@ -119,7 +180,32 @@ impl Run<'_> {
 
     /// Prints to standard error behind the program's name.
     pub(crate) fn say(&self, text: &str) {
-        self.program.say(text);
+        match self.shape.errors {
+            Form::Human => self.program.say(text),
+            Form::Json => {
+                let message = quoted(text.strip_prefix("warning: ").unwrap_or(text));
+                let line = format!("{{\"kind\": \"warning\", \"message\": {message}}}\n");
+                let _ = io::stderr().write_all(line.as_bytes());
+            }
+        }
+    }
+
+    /// What shows progress, if it is `wanted`: percentages when they grew by more than `step`,
+    /// unless another form was asked for.
+    pub(crate) fn progress(&self, wanted: bool, step: f32) -> Progress {
+        match self.shape.progress {
+            Some(Form::Json) => Progress::json(),
+            Some(Form::Human) => Progress::start(true, step),
+            None => Progress::start(wanted, step),
+        }
+    }
+
+    /// As [`progress`](Self::progress), never on standard output: a result goes there.
+    pub(crate) fn progress_beside_output(&self, wanted: bool, step: f32) -> Progress {
+        match self.shape.progress {
+            Some(Form::Json) => Progress::json(),
+            asked => Progress::beside_output(wanted || asked.is_some(), step),
+        }
     }
 
     /// Prints to standard output.
@@ -137,23 +223,38 @@ impl Run<'_> {
 pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut args: VecDeque<OsString> = args.into_iter().collect();
     let program = Program::new(args.pop_front());
-    let command = match own_flags(&program, args) {
-        Ok(Some((command, args))) => return ExitCode::from(run_command(&program, command, args)),
+    let mut shape = Shape::default();
+    let command = match own_flags(&program, args, &mut shape) {
+        Ok(Some((command, args))) => run_command(&program, command, args, shape),
         Ok(None) => return ExitCode::SUCCESS,
-        Err(stop) => program.stop(stop, None),
+        Err(stop) => program.stop(stop, None, shape.errors),
     };
     ExitCode::from(command)
 }
 
-fn run_command(program: &Program, command: &Command, args: Vec<OsString>) -> u8 {
+fn run_command(
+    program: &Program,
+    command: &Command,
+    mut args: Vec<OsString>,
+    mut shape: Shape,
+) -> u8 {
+    if !program.is_qemu_img() {
+        let (rest, shared) = args::take_shared(&(command.help.flags)(), args);
+        args = rest;
+        for flag in shared {
+            if let Err(stop) = shape.set(flag) {
+                return program.stop(stop, Some(&command.help), shape.errors);
+            }
+        }
+    }
     let out = BufWriter::new(io::stdout());
-    let mut run = Run { program, out };
+    let mut run = Run { program, shape, out };
     let result = (command.run)(&mut run, args);
     let flushed = run.flush();
     drop(run);
     match result.and_then(|exit| flushed.map(|()| exit)) {
         Ok(exit) => exit,
-        Err(stop) => program.stop(stop, Some(&command.help)),
+        Err(stop) => program.stop(stop, Some(&command.help), shape.errors),
     }
 }
 
@@ -162,19 +263,28 @@ enum Own {
     Help,
     Version,
     Trace,
+    Errors,
+    Progress,
 }
 
 const OWN_FLAGS: &[(Own, Flag)] = &[
     (Own::Help, Flag::new(&["help"], "print this help and exit").short(b'h')),
     (Own::Version, Flag::new(&["version"], "print the version and exit").short(b'V')),
     (Own::Trace, Flag::new(&["trace"], "accepted for qemu-img").short(b'T').value("TRACE")),
+    (Own::Errors, Flag::new(&["errors"], "how errors look").value("human|json").own()),
+    (Own::Progress, Flag::new(&["progress"], "how progress looks").value("human|json").own()),
 ];
 
 type Chosen = (&'static Command, Vec<OsString>);
 
 /// The program's own flags and the command behind them; `None` when all is done already.
-fn own_flags(program: &Program, args: VecDeque<OsString>) -> Result<Option<Chosen>, Stop> {
-    let mut getopt = Getopt::new(OWN_FLAGS, Order::FlagsFirst, args);
+fn own_flags(
+    program: &Program,
+    args: VecDeque<OsString>,
+    shape: &mut Shape,
+) -> Result<Option<Chosen>, Stop> {
+    let flags = commands::known(OWN_FLAGS, !program.is_qemu_img());
+    let mut getopt = Getopt::new(&flags, Order::FlagsFirst, args);
     while let Some((flag, value)) = getopt.next_flag()? {
         match flag {
             Own::Help => return Err(Stop::Help),
@@ -184,10 +294,12 @@ fn own_flags(program: &Program, args: VecDeque<OsString>) -> Result<Option<Chose
             }
             // There is nothing to trace, so there is no list of it; scripts that ask for it shall
             // run.
-            Own::Trace if value.is_some_and(|value| value == "help" || value == "?") => {
+            Own::Trace if value.as_ref().is_some_and(|value| value == "help" || value == "?") => {
                 return Ok(None);
             }
             Own::Trace => {}
+            Own::Errors => shape.set(("errors", value.unwrap_or_default()))?,
+            Own::Progress => shape.set(("progress", value.unwrap_or_default()))?,
         }
     }
     let mut operands = getopt.into_operands().into_iter();

@@ -41,15 +41,20 @@ pub(crate) fn program_help(
     version: &str,
     commands: &[CommandHelp],
     formats: &[&str],
-    examples: bool,
+    own_options: Option<&[(&str, &str)]>,
 ) -> String {
+    let mut own = String::new();
+    for (forms, help) in own_options.unwrap_or_default() {
+        let _ = writeln!(own, "  {forms}");
+        wrap(&mut own, "     ", "     ", help);
+    }
     let mut text = format!(
         "{version}\
          Virtual disk images: convert, inspect, create, check.  Usage:\n\n\
          \x20 {program} [standard options] COMMAND [--help | command options]\n\n\
          Standard options:\n\
          \x20 -h, --help\n     print this help and exit\n\
-         \x20 -V, --version\n     print the version and exit\n\n\
+         \x20 -V, --version\n     print the version and exit\n{own}\n\
          Recognized commands (run {program} COMMAND --help for more about one):\n\n"
     );
     for command in commands {
@@ -57,7 +62,7 @@ pub(crate) fn program_help(
     }
     text.push_str("\nSupported image formats:\n\n");
     wrap(&mut text, "  ", "  ", &formats.join(" "));
-    if examples {
+    if own_options.is_some() {
         text.push_str("\nExamples:\n");
         for example in commands.iter().filter_map(|command| command.examples.first()) {
             let _ = writeln!(text, "  # {}\n  {program} {}", example.does, example.line);

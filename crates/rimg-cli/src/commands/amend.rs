@@ -3,9 +3,8 @@
 use crate::args::{CommandHelp, Example, Flag};
 use crate::commands::{Command, common, parse, text};
 use crate::images::{self, How, ImageName};
-use crate::message::{Stop, describe};
+use crate::message::Stop;
 use crate::options::{self, OptionList};
-use crate::output::progress::{Progress, percent};
 use crate::program::Run;
 use crate::secrets::add_object;
 use rimg_core::{FormatInfo, OptionSpec};
@@ -115,18 +114,18 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
     let Some(amender) = opened.disk().amender() else {
         return Err(unsupported(info.name));
     };
-    let mut shown = Progress::start(progress && !quiet, 1.0);
+    let mut shown = run.progress(progress && !quiet, 1.0);
     shown.set(0.0);
     let mut wanted = chosen.for_driver(&[]);
     wanted.add_secrets_of(&how.options);
     let amended = amender.amend(&wanted, force, &mut |done, total| {
         if done > 0 {
-            shown.set(percent(done, total));
+            shown.bytes(done, total);
         }
     });
     if let Err(error) = amended {
         shown.end();
-        return Err(Stop::failed(describe(&error)));
+        return Err(Stop::described(&error));
     }
     opened.close()?;
     shown.set(100.0);

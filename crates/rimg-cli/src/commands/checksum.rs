@@ -1,11 +1,11 @@
 //! `checksum`: the hash of what the guest sees.
 
 use crate::args::{CommandHelp, Example, Flag};
+use crate::class::Class;
 use crate::commands::watch::{Watch, cancel_on_signals};
 use crate::commands::{Command, common, parse, text};
 use crate::images::{self, How, ImageName};
-use crate::message::{INTERRUPTED, Stop, chain};
-use crate::output::progress::Progress;
+use crate::message::{Stop, chain};
 use crate::program::Run;
 use crate::secrets::add_object;
 use rimg::RawOptions;
@@ -98,7 +98,7 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
     how.cache = images::source_cache(cache.as_deref())?;
     how.options.add(&secrets);
     let cancel = cancel_on_signals()?;
-    let watch = Watch::new(run, Progress::start(progress && !quiet, 1.0));
+    let watch = Watch::new(run, run.progress(progress && !quiet, 1.0));
     for name in names {
         let mut how = how.clone();
         let name = ImageName::parse(&name, image_opts, &mut how)?;
@@ -123,8 +123,8 @@ fn algorithm(value: &OsStr) -> Result<Hash, Stop> {
 
 fn explain(error: &ConvertError, filename: &str) -> Stop {
     match error {
-        ConvertError::Cancelled => Stop::failed("interrupted").with_exit(INTERRUPTED),
-        other => Stop::failed(format!("{filename}: {}", chain(other))),
+        ConvertError::Cancelled => Stop::interrupted(),
+        other => Stop::failed(format!("{filename}: {}", chain(other))).of(Class::of(other)),
     }
 }
 

@@ -1,11 +1,11 @@
 //! `commit`: what an overlay holds into an image below it.
 
 use crate::args::{CommandHelp, Example, Flag};
+use crate::class::Class;
 use crate::commands::watch::{Watch, cancel_on_signals};
 use crate::commands::{Command, MAX_SIZE, common, parse, ranged_size, text};
 use crate::images::{self, How, ImageName, Opened, combine};
-use crate::message::{INTERRUPTED, Stop, chain, describe_io};
-use crate::output::progress::Progress;
+use crate::message::{Stop, describe_io};
 use crate::program::Run;
 use crate::secrets::add_object;
 use rimg_convert::{CommitOptions, ConvertError, commit};
@@ -107,7 +107,7 @@ fn run(run: &mut Run<'_>, words: Vec<OsString>) -> Result<u8, Stop> {
         return Err(Stop::Advice("Expecting one image file name".to_owned()));
     };
     options.keep = drop || base.is_some();
-    let watch = Watch::new(run, Progress::start(progress && !quiet, 1.0));
+    let watch = Watch::new(run, run.progress(progress && !quiet, 1.0));
     watch.show(0.0);
     let committed = images::image_cache(cache.as_deref()).and_then(|cache| {
         how.cache = cache;
@@ -148,17 +148,20 @@ fn commit_image(
     how.writable_depth = u32::try_from(options.depth).ok();
     let overlay = images::open_or_reason(name, &how).map_err(|reason| {
         // It could be opened for reading: this is about the base alone.
-        let reason = reason.rsplit("Could not open backing file: ").next().unwrap_or_default();
-        Stop::failed(reason)
+        let text = reason.text.rsplit("Could not open backing file: ").next().unwrap_or_default();
+        Stop::failed(text).of(reason.class)
     })?;
     let cancel = cancel_on_signals()?;
     commit(overlay.disk(), &options, watch, &cancel).map_err(|error| match error {
-        ConvertError::Cancelled => Stop::failed("interrupted").with_exit(INTERRUPTED),
+        ConvertError::Cancelled => Stop::interrupted(),
         // Where the system refused something, these are qemu-img's words for all of it.
-        other => Stop::failed(match other.as_io() {
-            Some(io) => format!("Block job failed: {}", describe_io(io)),
-            None => chain(&other),
-        }),
+        other => match other.as_io() {
+            Some(io) => {
+                let message = format!("Block job failed: {}", describe_io(io));
+                Stop::failed(message).of(Class::of(io))
+            }
+            None => Stop::caused_by(&other),
+        },
     })?;
     overlay.close()
 }

@@ -1,11 +1,11 @@
 //! `compare`: whether two images show the guest the same disk.
 
 use crate::args::{CommandHelp, Example, Flag};
+use crate::class::Class;
 use crate::commands::watch::{Watch, cancel_on_signals};
 use crate::commands::{Command, common, parse, text};
 use crate::images::{self, How, ImageName, Opened};
-use crate::message::{INTERRUPTED, Stop, chain, describe};
-use crate::output::progress::Progress;
+use crate::message::{Stop, chain, describe};
 use crate::program::Run;
 use crate::secrets::add_object;
 use rimg::RawOptions;
@@ -121,7 +121,7 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
         images::open(&name, how)
     };
 
-    let watch = Watch::new(run, Progress::start(progress && !quiet, PROGRESS_STEP));
+    let watch = Watch::new(run, run.progress(progress && !quiet, PROGRESS_STEP));
     let opened = open(name_a, &mut left).and_then(|a| Ok((a, open(name_b, &mut right)?)));
     let compared = opened.map_err(trouble).and_then(|(a, b)| {
         watch.show(0.0);
@@ -172,10 +172,10 @@ fn explain(error: &CompareError, a: &Opened, b: &Opened) -> Stop {
         CompareError::Read { side, at, source } => {
             format!("Error while reading offset {at} of {}: {}", name(side), describe(source))
         }
-        CompareError::Cancelled => return Stop::failed("interrupted").with_exit(INTERRUPTED),
+        CompareError::Cancelled => return Stop::interrupted(),
         other => chain(other),
     };
-    Stop::failed(message).with_exit(exit::READ_FAILED)
+    Stop::failed(message).with_exit(exit::READ_FAILED).of(Class::of(error))
 }
 
 #[cfg(test)]

@@ -4,9 +4,8 @@ use crate::args::{CommandHelp, Example, Flag};
 use crate::commands::watch::{Watch, cancel_on_signals};
 use crate::commands::{Command, MAX_SIZE, common, parse, ranged_size, size_between};
 use crate::images::{self, How, ImageName, TargetWishes};
-use crate::message::{INTERRUPTED, Stop, chain};
+use crate::message::Stop;
 use crate::options::OptionList;
-use crate::output::progress::Progress;
 use crate::program::Run;
 use crate::secrets::add_object;
 use rimg_convert::{ConvertError, ConvertOptions, convert_range};
@@ -193,12 +192,12 @@ fn copy(run: &Run<'_>, mut args: Args, input: &OsStr, output: &OsStr) -> Result<
     let mut options = ConvertOptions::default();
     options.sparse_bytes = 0;
     options.target_is_new = true;
-    let watch = Watch::new(run, Progress::start(false, 1.0));
+    let watch = Watch::new(run, run.progress(false, 1.0));
     let cancel = cancel_on_signals()?;
     let copied = convert_range(source.disk(), range, target.disk(), &options, &watch, &cancel)
         .map_err(|error| match error {
-            ConvertError::Cancelled => Stop::failed("interrupted").with_exit(INTERRUPTED),
-            other => Stop::failed(chain(&other)),
+            ConvertError::Cancelled => Stop::interrupted(),
+            other => Stop::caused_by(&other),
         });
     match copied.and_then(|_| target.close()) {
         Ok(()) => {

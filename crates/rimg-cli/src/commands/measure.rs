@@ -7,7 +7,7 @@ use crate::commands::watch::cancel_on_signals;
 use crate::commands::{Command, MAX_SIZE, common, output_form, parse, ranged_size, text};
 use crate::images::{self, How, ImageName, Opened};
 use crate::json::pretty;
-use crate::message::{INTERRUPTED, Stop, chain, describe};
+use crate::message::Stop;
 use crate::options::{self, OptionList};
 use crate::output::Form;
 use crate::program::Run;
@@ -193,7 +193,7 @@ fn measure_disk(
     new.add_secrets_of(&args.how.options);
     let mut measurement = target
         .measure(size, &new)
-        .map_err(|error| Stop::failed(describe(&error)))?
+        .map_err(|error| Stop::described(&error))?
         .ok_or_else(unsized_format)?;
     if disk.is_some() && chosen.plain("backing_file").is_some() {
         // Whatever that holds, all of it may have to be hidden.
@@ -201,8 +201,8 @@ fn measure_disk(
     } else if let Some(disk) = disk {
         let cancel = cancel_on_signals()?;
         measure(disk, measurement.as_mut(), &cancel).map_err(|error| match error {
-            ConvertError::Cancelled => Stop::failed("interrupted").with_exit(INTERRUPTED),
-            other => Stop::failed(chain(&other)),
+            ConvertError::Cancelled => Stop::interrupted(),
+            other => Stop::caused_by(&other),
         })?;
     }
     Ok(measurement)
@@ -213,7 +213,7 @@ fn bitmaps_bytes(source: &Opened, measurement: &dyn Measure) -> Result<Option<u6
     let Some(bitmaps) = source.disk().bitmaps().filter(|_| has_bitmaps(source.disk())) else {
         return Ok(None);
     };
-    let list = bitmaps.list().map_err(|error| Stop::failed(describe(&error)))?;
+    let list = bitmaps.list().map_err(|error| Stop::described(&error))?;
     Ok(measurement.bitmaps_bytes(&list))
 }
 

@@ -95,7 +95,7 @@ mod common {
 }
 
 /// The flags of a command that are known: those that qemu-img has not only if `own`.
-fn known<K: Copy>(table: &[(K, Flag)], own: bool) -> Vec<(K, Flag)> {
+pub(crate) fn known<K: Copy>(table: &[(K, Flag)], own: bool) -> Vec<(K, Flag)> {
     table.iter().filter(|(_, flag)| own || !flag.own).copied().collect()
 }
 

@@ -4,8 +4,7 @@ use crate::args::{CommandHelp, Example, Flag};
 use crate::commands::watch::{Watch, cancel_on_signals};
 use crate::commands::{Command, common, parse, text};
 use crate::images::{self, How, ImageName, Opened, combine};
-use crate::message::{INTERRUPTED, Stop, chain, describe};
-use crate::output::progress::Progress;
+use crate::message::{Stop, describe};
 use crate::program::Run;
 use crate::secrets::add_object;
 use rimg_convert::{ConvertError, NewBacking, RebaseOptions, rebase};
@@ -157,7 +156,7 @@ fn run(run: &mut Run<'_>, words: Vec<OsString>) -> Result<u8, Stop> {
         let message = "Must specify backing file (-b) or use unsafe mode (-u)";
         return Err(Stop::Advice(message.to_owned()));
     }
-    let watch = Watch::new(run, Progress::start(args.progress && !args.quiet, 1.0));
+    let watch = Watch::new(run, run.progress(args.progress && !args.quiet, 1.0));
     watch.show(0.0);
     let result = rebase_image(&mut args, filename, &watch);
     if result.is_ok() {
@@ -238,8 +237,8 @@ fn copy(args: &Args, overlay: &Opened, how: &How, watch: &Watch<'_>) -> Result<(
         Err(ConvertError::ChangeBacking { source, .. }) => {
             Err(unchanged(shown, &describe(&source)))
         }
-        Err(ConvertError::Cancelled) => Err(Stop::failed("interrupted").with_exit(INTERRUPTED)),
-        Err(error) => Err(Stop::failed(chain(&error))),
+        Err(ConvertError::Cancelled) => Err(Stop::interrupted()),
+        Err(error) => Err(Stop::caused_by(&error)),
     }
 }
 
@@ -248,13 +247,13 @@ fn open_backing(overlay: &Opened, name: &str, how: &How) -> Result<Opened, Stop>
         Stop::failed(format!("Could not open new backing file '{name}': {reason}"))
     };
     let mut how = how.clone();
-    if name.starts_with("json:") {
-        let found = ImageName::parse(name.as_ref(), false, &mut how)?;
-        return images::open_or_reason(&found, &how).map_err(failed);
-    }
-    let from = overlay.image.path().map(|path| path.to_string_lossy()).unwrap_or_default();
-    let found = ImageName::of_user(combine(&from, name).as_ref(), &mut how).map_err(failed)?;
-    images::open_or_reason(&found, &how).map_err(failed)
+    let found = if name.starts_with("json:") {
+        ImageName::parse(name.as_ref(), false, &mut how)?
+    } else {
+        let from = overlay.image.path().map(|path| path.to_string_lossy()).unwrap_or_default();
+        ImageName::of_user(combine(&from, name).as_ref(), &mut how).map_err(failed)?
+    };
+    images::open_or_reason(&found, &how).map_err(|reason| failed(reason.text).of(reason.class))
 }
 
 fn unchanged(name: &str, reason: &str) -> Stop {

@@ -3,7 +3,7 @@
 use crate::args::{CommandHelp, Example, Flag, Order};
 use crate::commands::{Command, common, parse_in, text};
 use crate::images::{self, How, ImageName};
-use crate::message::{Stop, describe};
+use crate::message::Stop;
 use crate::options::size_error;
 use crate::program::Run;
 use crate::secrets::add_object;
@@ -137,7 +137,7 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
         Error::Limit { what: "L1 table in bytes", .. } => {
             Stop::failed("Failed to grow the L1 table: File too large")
         }
-        error => Stop::failed(describe(&error)),
+        error => Stop::described(&error),
     })?;
     opened.close()?;
     if !quiet {

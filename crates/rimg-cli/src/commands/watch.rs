@@ -1,7 +1,7 @@
 //! What is seen of long work while it goes on, and how it is interrupted.
 
 use crate::message::{Stop, chain};
-use crate::output::progress::{Progress, percent, print};
+use crate::output::progress::{Progress, print};
 use crate::program::Run;
 use rimg_convert::{Observer, Warning};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,9 +49,7 @@ impl Observer for Watch<'_> {
     }
 
     fn progress(&self, done_bytes: u64, total_bytes: u64) {
-        if total_bytes > 0 {
-            self.show(percent(done_bytes, total_bytes));
-        }
+        self.progress_bar().bytes(done_bytes, total_bytes);
     }
 
     fn warning(&self, warning: &Warning) {

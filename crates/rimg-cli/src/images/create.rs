@@ -125,7 +125,7 @@ impl NewImage {
             };
             let unopened = |reason: String| format!("{reason}\nCould not open backing image.");
             let name = ImageName::of_user(full.as_ref(), &mut how).map_err(unopened)?;
-            let opened = open_or_reason(&name, &how).map_err(unopened)?;
+            let opened = open_or_reason(&name, &how).map_err(|reason| unopened(reason.text))?;
             hint = format!("\nDetected format of {}.", opened.format());
             info = Some(opened.disk().info().map_err(|error| unopened(describe(&error)))?);
         }

@@ -1,5 +1,6 @@
 //! Opening images, with the words that users of qemu-img know for what goes wrong.
 
+use crate::class::Class;
 use crate::images::attach::{Attached, NodeHow, attach, check_device, driver_of_file, report_file};
 use crate::images::format;
 use crate::images::name::{ImageName, combine};
@@ -127,12 +128,28 @@ pub(crate) fn open(name: &ImageName, how: &How) -> Result<Opened, Stop> {
             "Could not open '{given}': force-share=on can only be used with read-only images"
         )));
     }
-    open_or_reason(name, how)
-        .map_err(|reason| Stop::failed(format!("Could not open '{given}': {reason}")))
+    open_or_reason(name, how).map_err(|Reason { text, class }| {
+        Stop::failed(format!("Could not open '{given}': {text}")).of(class)
+    })
+}
+
+/// Why an image could not be opened.
+#[derive(Debug)]
+pub(crate) struct Reason {
+    /// In words.
+    pub(crate) text: String,
+    /// What kind of an error it is.
+    pub(crate) class: Class,
+}
+
+impl From<String> for Reason {
+    fn from(text: String) -> Self {
+        Self { text, class: Class::Failed }
+    }
 }
 
 /// As [`open`], with the reason alone.
-pub(crate) fn open_or_reason(name: &ImageName, how: &How) -> Result<Opened, String> {
+pub(crate) fn open_or_reason(name: &ImageName, how: &How) -> Result<Opened, Reason> {
     let mut opener = Opener::new()
         .writable(how.writable)
         .force_share(how.force_share)
@@ -147,7 +164,7 @@ pub(crate) fn open_or_reason(name: &ImageName, how: &How) -> Result<Opened, Stri
         if how.inspect_only { opener.policy(without_data_file) } else { opener.policy(LocalFiles) };
     if let Some(name) = &how.format {
         if format(name).is_none() {
-            return Err(format!("Unknown driver '{name}'"));
+            return Err(format!("Unknown driver '{name}'").into());
         }
         opener = opener.format(name.as_str());
     }
@@ -180,19 +197,23 @@ pub(crate) fn open_or_reason(name: &ImageName, how: &How) -> Result<Opened, Stri
             let no_key = how.options.value(option).is_none();
             if how.metadata_only && no_key && image.info().is_ok_and(|info| info.encrypted) {
                 // Metadata is plain, but who calls qemu-img does not get to see it either.
-                return Err(format!("Parameter '{option}' is required for cipher"));
+                return Err(format!("Parameter '{option}' is required for cipher").into());
             }
             if !how.backing
                 && let Some((name, _)) =
                     how.options.iter().find(|(name, _)| name.starts_with("backing."))
             {
                 // There is nobody whom it could be told.
-                return Err(describe(&Error::unknown_open_option(image.format().name, name)));
+                let error = Error::unknown_open_option(image.format().name, name);
+                return Err(describe(&error).into());
             }
             let filename = name.shown_as(image.format().name);
             Ok(Opened { image, filename, attached, is_bare: name.is_bare() })
         }
-        Err(FileError { source, .. }) => Err(reason_with(&source, &name.shown(), &how.options)),
+        Err(FileError { source, .. }) => {
+            let text = reason_with(&source, &name.shown(), &how.options);
+            Err(Reason { text, class: Class::of(&source) })
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
 
 /// Where progress is shown, if at all.
 #[derive(Debug)]
@@ -14,6 +15,7 @@ enum Shown {
     Nowhere,
     Percentages { printed: Option<f32>, step: f32, to: Stream },
     Bar(ProgressBar, Stream),
+    Json { started: Instant, shown: Option<Instant> },
 }
 
 /// Where percentages are printed.
@@ -56,10 +58,29 @@ impl Progress {
         !matches!(self.shown, Shown::Nowhere)
     }
 
+    /// As lines of JSON on standard error.
+    pub(crate) fn json() -> Self {
+        Self { shown: Shown::Json { started: Instant::now(), shown: None } }
+    }
+
+    /// Shows that `done` of `total` bytes are done.
+    pub(crate) fn bytes(&mut self, done: u64, total: u64) {
+        if let Shown::Json { started, shown } = &mut self.shown {
+            let now = Instant::now();
+            let is_due = shown.is_none_or(|shown| now.duration_since(shown) >= JSON_INTERVAL);
+            if is_due || done == total {
+                *shown = Some(now);
+                print_to(Stream::Error, &json_line(done, total, now.duration_since(*started)));
+            }
+        } else if total > 0 {
+            self.set(percent(done, total));
+        }
+    }
+
     /// Shows `percent`, if it is worth it.
     pub(crate) fn set(&mut self, percent: f32) {
         match &mut self.shown {
-            Shown::Nowhere => {}
+            Shown::Nowhere | Shown::Json { .. } => {}
             Shown::Percentages { printed, step, to } => {
                 let grown = printed.is_none_or(|printed| percent > printed + *step);
                 if grown || percent >= 100.0 {
@@ -74,7 +95,7 @@ impl Progress {
     /// Prints something else meanwhile, without a mess.
     pub(crate) fn aside(&self, say: impl FnOnce()) {
         match &self.shown {
-            Shown::Nowhere | Shown::Percentages { .. } => say(),
+            Shown::Nowhere | Shown::Percentages { .. } | Shown::Json { .. } => say(),
             Shown::Bar(bar, _) => bar.suspend(say),
         }
     }
@@ -82,7 +103,7 @@ impl Progress {
     /// Leaves what is shown on a line of its own.
     pub(crate) fn end(self) {
         match self.shown {
-            Shown::Nowhere => {}
+            Shown::Nowhere | Shown::Json { .. } => {}
             Shown::Percentages { to, .. } => print_to(to, "\n"),
             Shown::Bar(bar, stream) => {
                 bar.abandon();
@@ -90,6 +111,26 @@ impl Progress {
             }
         }
     }
+}
+
+/// So often a line of JSON is printed.
+const JSON_INTERVAL: Duration = Duration::from_millis(100);
+
+/// One line: the mean rate since the start, and the time that the rest takes at that rate; `null`
+/// where nothing is known yet.
+fn json_line(done: u64, total: u64, elapsed: Duration) -> String {
+    let millis = elapsed.as_millis().max(1);
+    let rate = u128::from(done).saturating_mul(1000) / millis;
+    let left = u128::from(total.saturating_sub(done));
+    let remaining = match left.saturating_mul(1000).checked_div(rate) {
+        Some(millis) => format!("{}.{:03}", millis / 1000, millis % 1000),
+        None if left == 0 => "0.000".to_owned(),
+        None => "null".to_owned(),
+    };
+    format!(
+        "{{\"kind\": \"progress\", \"done\": {done}, \"total\": {total}, \
+         \"bytes-per-second\": {rate}, \"seconds-left\": {remaining}}}\n"
+    )
 }
 
 /// `part` of `whole` in percent.
@@ -137,4 +178,25 @@ fn print_to(stream: Stream, text: &str) {
         }
         Stream::Error => io::stderr().lock().write_all(text.as_bytes()),
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rate_and_rest_are_told_where_they_are_known() {
+        let line = |done, total, millis| json_line(done, total, Duration::from_millis(millis));
+        assert_eq!(
+            line(0, 100, 0),
+            "{\"kind\": \"progress\", \"done\": 0, \"total\": 100, \"bytes-per-second\": 0, \
+             \"seconds-left\": null}\n"
+        );
+        assert_eq!(
+            line(4000, 10_000, 2000),
+            "{\"kind\": \"progress\", \"done\": 4000, \"total\": 10000, \
+             \"bytes-per-second\": 2000, \"seconds-left\": 3.000}\n"
+        );
+        assert!(line(0, 0, 5).ends_with("\"seconds-left\": 0.000}\n"));
+    }
 }

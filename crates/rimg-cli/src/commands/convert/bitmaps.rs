@@ -22,7 +22,7 @@ impl<'a> BitmapCopies<'a> {
         let source = source.disk();
         let lacking = || Stop::failed("Source lacks bitmap support");
         let bitmaps = source.bitmaps().filter(|_| has_bitmaps(source)).ok_or_else(lacking)?;
-        let wanted = bitmaps.list().map_err(|error| Stop::failed(describe(&error)))?;
+        let wanted = bitmaps.list().map_err(|error| Stop::described(&error))?;
         let broken = wanted.iter().rfind(|bitmap| bitmap.in_use);
         if let Some(BitmapInfo { name, .. }) = broken.filter(|_| !skip_broken) {
             let message = format!("Cannot copy inconsistent bitmap '{name}'");
@@ -50,7 +50,7 @@ impl<'a> BitmapCopies<'a> {
         let from = self.source.bitmaps().ok_or_else(refused)?;
         let to = target.disk().bitmaps().ok_or_else(refused)?;
         let editor = to.editor().ok_or_else(refused)?;
-        let there = to.list().map_err(|error| Stop::failed(describe(&error)))?;
+        let there = to.list().map_err(|error| Stop::described(&error))?;
         let mut first = self.wanted.len();
         let mut stop = Ok(());
         for bitmap in self.wanted.iter().rev() {

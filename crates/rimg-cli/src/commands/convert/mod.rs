@@ -10,8 +10,7 @@ use crate::args::{CommandHelp, Example};
 use crate::commands::watch::{Watch, cancel_on_signals};
 use crate::commands::{Command, create, text};
 use crate::images::{self, How, ImageName, Opened, TargetWishes};
-use crate::message::{INTERRUPTED, Stop, chain};
-use crate::output::progress::Progress;
+use crate::message::Stop;
 use crate::program::Run;
 use args::{Args, Task};
 use bitmaps::BitmapCopies;
@@ -96,8 +95,8 @@ fn run(run: &mut Run<'_>, words: Vec<OsString>) -> Result<u8, Stop> {
             let pipes = if run.has_own() { Pipes::of(&args)? } else { Pipes::None };
             let wanted = args.progress && !args.quiet;
             let progress = match pipes {
-                Pipes::Output => Progress::beside_output(wanted, PROGRESS_STEP),
-                _ => Progress::start(wanted, PROGRESS_STEP),
+                Pipes::Output => run.progress_beside_output(wanted, PROGRESS_STEP),
+                _ => run.progress(wanted, PROGRESS_STEP),
             };
             let watch = Watch::new(run, progress);
             watch.show(0.0);
@@ -212,9 +211,7 @@ fn copy(
 
 fn explain(error: ConvertError) -> Trouble {
     match error {
-        ConvertError::Cancelled => {
-            Trouble::Half(Stop::failed("interrupted").with_exit(INTERRUPTED))
-        }
+        ConvertError::Cancelled => Trouble::Half(Stop::interrupted()),
         // Its format could; this image cannot, as its data is another program's to read, too.
         ConvertError::NoCompression => Trouble::NotBegun(Stop::failed(
             "error while writing at byte 0: Operation not supported",
@@ -222,8 +219,8 @@ fn explain(error: ConvertError) -> Trouble {
         ConvertError::Target { doing: "creating" | "laying out", .. }
         | ConvertError::ReadOnly
         | ConvertError::TargetTooSmall { .. }
-        | ConvertError::Options(_) => Trouble::NotBegun(Stop::failed(chain(&error))),
-        other => Trouble::Half(Stop::failed(chain(&other))),
+        | ConvertError::Options(_) => Trouble::NotBegun(Stop::caused_by(&error)),
+        other => Trouble::Half(Stop::caused_by(&other)),
     }
 }
 

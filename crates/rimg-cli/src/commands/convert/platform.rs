@@ -7,7 +7,7 @@ use crate::commands::text;
 use crate::commands::watch::{Watch, cancel_on_signals};
 use crate::epoch::source_date_epoch;
 use crate::images::{How, ImageName, Opened};
-use crate::message::{INTERRUPTED, Stop, chain, describe, describe_io};
+use crate::message::{Stop, chain, describe, describe_io};
 use crate::output::Form;
 use rimg::CacheMode;
 use rimg_convert::{Observer as _, TargetGuard};
@@ -84,7 +84,7 @@ pub(super) fn to_archive(platform: Platform, args: &Args, watch: &Watch<'_>) -> 
         &cancel,
     );
     let written = written.map_err(|error| match error {
-        ArchiveError::Cancelled => Stop::failed("interrupted").with_exit(INTERRUPTED),
+        ArchiveError::Cancelled => Stop::interrupted(),
         error => Stop::failed(format!("{}: {}", text(&args.target), chain(&error))),
     });
     let written = written.and_then(|()| {

@@ -1,9 +1,10 @@
 //! `--verify`: whether the target holds what the sources hold.
 
+use crate::class::Class;
 use crate::commands::checksum::hex;
 use crate::commands::watch::Watch;
 use crate::images::{self, How, ImageName};
-use crate::message::{INTERRUPTED, Stop, chain};
+use crate::message::{Stop, chain};
 use rimg::{BlockImage, CacheMode};
 use rimg_convert::{ChecksumOptions, ConvertError, Silent, checksum};
 use rimg_crypto::Hash;
@@ -36,8 +37,10 @@ pub(super) fn verify(
         (read, written.join())
     });
     let failed = |what: &str, error: &ConvertError| match error {
-        ConvertError::Cancelled => Stop::failed("interrupted").with_exit(INTERRUPTED),
-        other => Stop::failed(format!("Cannot verify the {what}: {}", chain(other))),
+        ConvertError::Cancelled => Stop::interrupted(),
+        other => {
+            Stop::failed(format!("Cannot verify the {what}: {}", chain(other))).of(Class::of(other))
+        }
     };
     let read = read.map_err(|error| failed("source", &error))?;
     let written = match written {
@@ -49,5 +52,5 @@ pub(super) fn verify(
     }
     let (read, written) = (hex(&read), hex(&written));
     let message = format!("Verification failed: SHA-256 of source {read}, of target {written}");
-    Err(Stop::failed(message))
+    Err(Stop::failed(message).of(Class::Mismatch))
 }
