@@ -137,6 +137,7 @@ fn run(_: &mut Run<'_>, words: Vec<OsString>) -> Result<u8, Stop> {
     args.how.backing = false;
     let name = ImageName::parse(&filename, args.image_opts, &mut args.how)?;
     let opened = images::open(&name, &args.how)?;
+    opened.warn_if_guessed();
     let source = match &args.source {
         Some(source) => Some(open_source(source, args.source_format.clone())?),
         None => None,

@@ -147,6 +147,7 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
     how.writable = repair != Repair::Nothing;
     let name = ImageName::parse(operand, image_opts, &mut how)?;
     let opened = images::open(&name, &how)?;
+    opened.warn_if_guessed();
     let Some(checker) = opened.disk().checker() else {
         let message = "This image format does not support checks";
         return Err(Stop::failed(message).with_exit(exit::NO_CHECK));
