@@ -103,7 +103,7 @@ fn shells_complete_commands_flags_and_values() {
             folder,
             "zsh",
             &format!(
-                "zsh -n {zsh} && autoload -U compinit && compinit -D -d /dev/null; . {zsh}; (( $+functions[_rimg] ))"
+                "zsh -n {zsh} && autoload -U compinit && compinit -D; . {zsh}; (( $+functions[_rimg] ))"
             ),
         );
     }
