@@ -414,11 +414,11 @@ impl Drawer<'_> {
         if self.rng.one_in(3) {
             words.push("-u".to_owned());
         }
-        if self.rng.one_in(3) {
+        if index == 0 || self.rng.one_in(3) {
             words.extend(words!["-b", ""]);
         } else {
             // Only what was there before it: no image is below itself.
-            let below = usize::try_from(self.rng.below(index.max(1) as u64)).unwrap_or(0);
+            let below = usize::try_from(self.rng.below(index as u64)).unwrap_or(0);
             let below = self.images[below].clone();
             words.extend(words!["-F", below.format, "-b", below.name]);
         }

@@ -6,6 +6,8 @@ use super::step::Step;
 struct Meant {
     /// The sub-command; empty for any.
     verb: &'static str,
+    /// Words of the command line; empty for any.
+    words: &'static str,
     /// What qemu-img's side contains: exit code, messages, output.
     theirs: &'static str,
     /// What rimg's side contains.
@@ -16,22 +18,89 @@ struct Meant {
 const MEANT: &[Meant] = &[
     Meant {
         verb: "check",
+        words: "",
         theirs: "This image format does not support checks",
         ours: "exit 0",
         reason: "rimg checks, and repairs, every format that it writes",
     },
     Meant {
         verb: "resize",
+        words: "",
         theirs: "Image format driver does not support resize",
         ours: "exit 0",
         reason: "rimg changes the size of disks in every format that it writes",
+    },
+    Meant {
+        verb: "measure",
+        words: "",
+        theirs: "does not support size measurement",
+        ours: "exit 0",
+        reason: "rimg measures for every format that it writes",
+    },
+    Meant {
+        verb: "commit",
+        words: "",
+        theirs: "does not support reopening files",
+        ours: "exit 0",
+        reason: "rimg commits into every format that it writes",
+    },
+    Meant {
+        verb: "commit",
+        words: "",
+        theirs: "Block job failed: Operation not supported",
+        ours: "exit 0",
+        reason: "rimg makes the disk below larger in every format that it writes",
+    },
+    Meant {
+        verb: "io",
+        words: "",
+        theirs: "Repairing image was not closed correctly",
+        ours: "exit 0",
+        reason: "qemu-img leaves images marked as in use when it fails, and rimg does not",
+    },
+    Meant {
+        verb: "",
+        words: "",
+        theirs: "QED table offset is invalid",
+        ours: "",
+        reason: "qemu-img makes QED images with tables of one cluster that it cannot open",
+    },
+    Meant {
+        verb: "measure",
+        words: "-f vhdx",
+        theirs: "exit 0",
+        ours: "exit 0",
+        reason: "rimg knows where a VHDX has no data",
+    },
+    Meant {
+        verb: "convert",
+        words: "-O qcow ",
+        theirs: "exit 1\n",
+        ours: "exit 0",
+        reason: "qemu-img fails without a word when it compresses zeroes, or an odd rest, into qcow",
+    },
+    Meant {
+        verb: "rebase",
+        words: "",
+        theirs: "Operation not supported",
+        ours: "exit 0",
+        reason: "rimg changes the name of the image below in every format that has one",
+    },
+    Meant {
+        verb: "rebase",
+        words: "",
+        theirs: "could not get block driver info",
+        ours: "Operation not supported",
+        reason: "rimg says what is not supported",
     },
 ];
 
 /// Why a difference is meant, if it is.
 pub(super) fn reason(step: &Step, theirs: &str, ours: &str) -> Option<&'static str> {
+    let line = step.to_string();
     let fits = |meant: &&Meant| {
         (meant.verb.is_empty() || meant.verb == step.verb())
+            && line.contains(meant.words)
             && theirs.contains(meant.theirs)
             && ours.contains(meant.ours)
     };

@@ -49,6 +49,20 @@ pub(super) fn normal(text: &str, exact: bool) -> String {
     normal
 }
 
+/// What kind of a failure a message is about, as far as a script could act on it.
+pub(super) fn class(error: &str) -> &'static str {
+    const CLASSES: &[(&str, &str)] = &[
+        (" lock", "locked"),
+        ("No such file", "missing"),
+        ("nvalid parameter", "option"),
+        ("Invalid", "value"),
+        ("not support", "unsupported"),
+        ("t support", "unsupported"),
+        ("Could not open", "open"),
+    ];
+    CLASSES.iter().find(|(words, _)| error.contains(words)).map_or("other", |(_, class)| class)
+}
+
 /// Makes the number behind `name` a 0, as often as it comes.
 fn mask(line: &mut String, name: &str) {
     let mut from = 0;

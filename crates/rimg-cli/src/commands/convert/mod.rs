@@ -329,15 +329,14 @@ fn open_target(args: &Args, size_bytes: u64) -> Result<Target, Stop> {
     if args.no_create {
         let name = ImageName::parse(&args.target, args.target_image_opts, &mut how)?;
         how.format.get_or_insert_with(|| "raw".to_owned());
-        if args.compress {
-            let format = how.format.as_deref().unwrap_or_default();
-            images::require_compression(format).map_err(Stop::failed)?;
-        }
         if args.backing.is_some() {
             check_backing(args)?;
         }
         how.cache = images::target_cache(args.target_cache.as_deref())?;
         let opened = images::open(&name, &how)?;
+        if args.compress {
+            images::require_compression(opened.format()).map_err(Stop::failed)?;
+        }
         let guard = TargetGuard::existing(name.given());
         return Ok(Target { opened, guard, name, how });
     }

@@ -2,6 +2,7 @@
 
 mod picture;
 mod preallocated;
+mod unsaid;
 
 use crate::args::{CommandHelp, Example, Flag};
 use crate::commands::{Command, MAX_SIZE, common, known, output_form, parse, ranged_size, text};
@@ -118,18 +119,27 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
         picture::draw(run, &opened, start..end.max(start), picture_file.as_deref())?;
         return Ok(0);
     }
+    let all = entries(&opened, start..end);
+    let entries: Box<dyn Iterator<Item = _>> = match run.has_own() {
+        true => Box::new(all),
+        false => Box::new(unsaid::as_qemu_knows(&opened, all)),
+    };
     match form {
-        Form::Human => print_table(run, &opened, start..end),
-        Form::Json => print_json(run, &opened, start..end),
+        Form::Human => print_table(run, &opened, entries),
+        Form::Json => print_json(run, start..end, entries),
     }?;
     Ok(0)
 }
 
-fn print_table(run: &mut Run<'_>, opened: &Opened, range: Range<u64>) -> Result<(), Stop> {
+fn print_table(
+    run: &mut Run<'_>,
+    opened: &Opened,
+    entries: impl Iterator<Item = Result<MapEntry, Stop>>,
+) -> Result<(), Stop> {
     run.print(HEADING)?;
     let mut text = String::new();
     let mut names = FileNames { opened, last: None };
-    for entry in entries(opened, range) {
+    for entry in entries {
         let entry = match entry {
             Ok(entry) => entry,
             Err(stop) => {
@@ -167,13 +177,17 @@ impl FileNames<'_> {
     }
 }
 
-fn print_json(run: &mut Run<'_>, opened: &Opened, range: Range<u64>) -> Result<(), Stop> {
+fn print_json(
+    run: &mut Run<'_>,
+    range: Range<u64>,
+    entries: impl Iterator<Item = Result<MapEntry, Stop>>,
+) -> Result<(), Stop> {
     let mut text = String::from("[");
     if range.is_empty() {
         json_row(&mut text, &nothing_at(range.start));
     }
     let mut separator = "";
-    for entry in entries(opened, range) {
+    for entry in entries {
         let entry = match entry {
             Ok(entry) => entry,
             Err(stop) => {
