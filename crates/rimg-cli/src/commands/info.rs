@@ -116,7 +116,7 @@ fn report_chain(name: ImageName, how: How) -> Result<Vec<ImageReport>, Stop> {
 fn report(name: &ImageName, how: &How) -> Result<ImageReport, Stop> {
     let opened = images::open(name, how)?;
     let mut info = opened.info()?;
-    let file = name.path().map(|path| path.to_string_lossy()).unwrap_or_default();
+    let file = name.path().map(images::path_name).unwrap_or_default();
     name_extents(&mut info, &file);
     let full_backing_filename =
         info.backing_file.as_deref().map(|backing| images::combine(&file, backing));

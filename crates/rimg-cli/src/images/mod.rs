@@ -18,6 +18,7 @@ pub(crate) use name::{ImageName, combine};
 pub(crate) use open::{How, Opened, image_cache, open, open_or_reason, source_cache, target_cache};
 
 use rimg::{FORMATS, FormatInfo, driver};
+use std::path::Path;
 
 /// What there is to know of the format with this name.
 pub(crate) fn format(name: &str) -> Option<&'static FormatInfo> {
@@ -27,4 +28,9 @@ pub(crate) fn format(name: &str) -> Option<&'static FormatInfo> {
 /// The names of all formats.
 pub(crate) fn format_names() -> Vec<&'static str> {
     FORMATS.iter().map(|driver| driver.format().name).collect()
+}
+
+/// The name of a local file as it is shown.
+pub(crate) fn path_name(path: &Path) -> String {
+    shown::node_name(&node::Node::of_path(path))
 }

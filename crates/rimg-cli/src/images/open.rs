@@ -5,6 +5,7 @@ use crate::images::attach::{Attached, NodeHow, attach, check_device, driver_of_f
 use crate::images::format;
 use crate::images::name::{ImageName, combine};
 use crate::images::node::{Node, NodeOptions, option_size};
+use crate::images::shown::node_name;
 use crate::message::{Stop, describe, describe_io};
 use crate::output::info::{ImageReport, NodeReport};
 use rimg::{
@@ -211,7 +212,11 @@ pub(crate) fn open_or_reason(name: &ImageName, how: &How) -> Result<Opened, Reas
             Ok(Opened { image, filename, attached, is_bare: name.is_bare() })
         }
         Err(FileError { source, .. }) => {
-            let text = reason_with(&source, &name.shown(), &how.options);
+            let file = match (&attached, name.path()) {
+                (None, Some(path)) => path.to_string_lossy().into_owned(),
+                _ => name.shown(),
+            };
+            let text = reason_with(&source, &file, &how.options);
             Err(Reason { text, class: Class::of(&source) })
         }
     }
@@ -371,7 +376,7 @@ impl Opened {
         }
         let file = self.image.file(0).ok_or(io::ErrorKind::NotFound)?;
         let path = self.image.path().unwrap_or(Path::new(""));
-        let name = path.display().to_string();
+        let name = node_name(&Node::of_path(path));
         report_file(file.as_ref(), name, driver_of_file(path)).map(NodeReport::File)
     }
 
