@@ -90,6 +90,7 @@ pub fn rebase(
         sources: &sources,
         granule: Planner::granule_of(overlay),
         coding,
+        had_backing: old.is_some(),
         target: Target {
             writer,
             compressor: overlay.compressor().filter(|_| coding.is_some()),
@@ -126,6 +127,8 @@ struct Engine<'a> {
     /// Differences are looked for in pieces of this length and alignment in bytes.
     granule: u64,
     coding: Option<Coding>,
+    /// Whether there was an image below until now.
+    had_backing: bool,
     target: Target<'a>,
     window: Window<'a>,
     meter: Meter<'a>,
@@ -153,7 +156,7 @@ impl<'a> Engine<'a> {
     fn work(&self, hire: &dyn Fn()) {
         let _alarm = Alarm(self);
         let mut pairs = Vec::new();
-        let mut worker = match Worker::new(self.coding) {
+        let mut worker = match Worker::new(self.coding, self.had_backing) {
             Ok(worker) => worker,
             Err(source) => {
                 self.stop.fail(0, ConvertError::Target { doing: "encoding for", source });
@@ -258,10 +261,14 @@ struct Worker {
     old: Vec<u8>,
     new: Vec<u8>,
     encoder: Option<(Coding, Encoder, Vec<u8>)>,
+    /// Whether zeroes stay zeroes. What an image below had is data like any other, as QEMU writes
+    /// it, unless it is compressed: scripts look at what the map says.
+    keeps_zeroes: bool,
 }
 
 impl Worker {
-    fn new(coding: Option<Coding>) -> Result<Self, Error> {
+    fn new(coding: Option<Coding>, had_backing: bool) -> Result<Self, Error> {
+        let keeps_zeroes = coding.is_some() || !had_backing;
         let encoder = match coding {
             None => None,
             Some(coding) => {
@@ -271,7 +278,7 @@ impl Worker {
                 Some((coding, encoder, vec![0; coding.cluster_bytes]))
             }
         };
-        Ok(Self { old: Vec::new(), new: Vec::new(), encoder })
+        Ok(Self { old: Vec::new(), new: Vec::new(), encoder, keeps_zeroes })
     }
 
     /// `len` bytes of both buffers.
@@ -299,9 +306,7 @@ impl Worker {
                 continue;
             }
             copied += to_u64(old.len());
-            // Without compression zeroes that stand where something else would come up are data like
-            // any other, as QEMU writes them: scripts look at what the map says.
-            if self.encoder.is_some() && zeroes::is_zero(old) {
+            if self.keeps_zeroes && zeroes::is_zero(old) {
                 let to = from.saturating_add(to_u64(old.len()));
                 push_zeroes(&mut unit.ops, from..to, u64::MAX);
                 continue;
