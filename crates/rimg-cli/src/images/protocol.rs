@@ -37,7 +37,11 @@ pub(crate) fn of_driver(driver: &'static str, name: &OsStr) -> Result<Node, Stri
             Some(rest) => DebugNode::of_name(rest).map(|node| Node::Debug(Box::new(node))),
             None => Err("blkdebug requires both config file and image path".to_owned()),
         },
-        driver => local(driver, rest.map_or_else(|| name.into(), PathBuf::from)),
+        // Without its protocol a name must not look as if it had another.
+        driver => match rest {
+            Some(rest) if protocol_of(rest).is_some() => local(driver, format!("./{rest}").into()),
+            rest => local(driver, rest.map_or_else(|| name.into(), PathBuf::from)),
+        },
     }
 }
 

@@ -2,7 +2,6 @@
 //! `json:{…}` otherwise.
 
 use crate::images::node::{Node, NodeOptions};
-use crate::images::protocol::protocol_of;
 use crate::json::{Scalar, quoted};
 use std::path::Path;
 
@@ -19,7 +18,7 @@ pub(crate) fn image_name(driver: &str, said: &NodeOptions, file: &Node) -> Strin
 
 fn plain(node: &Node) -> Option<String> {
     match node {
-        Node::File(node) => Some(path_name(&shown(&node.path))),
+        Node::File(node) => Some(shown(&node.path)),
         Node::Nbd(node) => Some(node.shown()),
         Node::Null(node) => node.said.is_empty().then(|| format!("{}://", node.driver)),
         Node::Debug(node) if node.said.is_empty() => {
@@ -27,14 +26,6 @@ fn plain(node: &Node) -> Option<String> {
         }
         Node::Debug(_) => None,
         Node::Image(node) => plain_image(node.driver, &node.said, &node.file),
-    }
-}
-
-/// Without the `file:` that it was given with, a path must not look as if it had a protocol.
-fn path_name(path: &str) -> String {
-    match protocol_of(path) {
-        Some(_) => format!("./{path}"),
-        None => path.to_owned(),
     }
 }
 
