@@ -9,6 +9,7 @@ mod examples;
 mod fuzz;
 mod golden;
 mod licences;
+mod matrix;
 mod metadata;
 mod peers;
 mod run;
@@ -104,6 +105,12 @@ const COMMANDS: &[Command] = &[
         help: "time whole commands against qemu-img (--help: options)",
         ci: None,
         run: bench::run,
+    },
+    Command {
+        name: "matrix",
+        help: "write README's table of sub-commands and formats by trying them all (--check: only look)",
+        ci: Some(&["--check"]),
+        run: matrix::run,
     },
     Command { name: "ci", help: "run everything that must pass", ci: None, run: ci::run },
 ];
