@@ -35,7 +35,7 @@ const FORMS: &[Form] = &[
     form("qcow2", "", true, true),
     form("qcow2", "cluster_size=512", false, true),
     form("qcow2", "cluster_size=2M", true, true),
-    form("qcow2", "extended_l2=on", true, true),
+    form("qcow2", "extended_l2=on", false, true),
     form("qcow2", "compat=0.10", true, true),
     form("qcow2", "preallocation=metadata", false, true),
     form("vmdk", "", false, true),

@@ -51,9 +51,11 @@ pub(crate) fn grow(
     match preallocation {
         Preallocation::Off | Preallocation::Metadata if old == 0 => take_first_block(file, new),
         Preallocation::Off | Preallocation::Metadata => Ok(()),
-        Preallocation::Falloc => file
-            .write_zeroes_at(old..new, Zeroing::KeepAllocated)
-            .map_err(Error::io("reserve space", old)),
+        Preallocation::Falloc => {
+            file.write_zeroes_at(old..new, Zeroing::KeepAllocated)
+                .map_err(Error::io("reserve space", old))?;
+            if old == 0 { take_first_block(file, new) } else { Ok(()) }
+        }
         Preallocation::Full => write_zeroes(file, old, new),
     }
 }

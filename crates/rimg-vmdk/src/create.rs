@@ -58,6 +58,9 @@ pub(crate) fn create(target: &dyn TargetFiles, size_bytes: u64, raw: &RawOptions
                     file.writer().ok_or(Error::ReadOnly("the extent's file is not writable"))?;
                 if options.subformat.is_flat() {
                     set_len(file, extent.len)?;
+                    // As QEMU does: a file that is all hole does not tell its alignment.
+                    let first = FIRST_BLOCK_BYTES.min(extent.len);
+                    write(file, &vec![0; num::to_usize(first)?], 0)?;
                 } else {
                     write_sparse(file, extent.len, &options)?;
                 }
@@ -66,6 +69,9 @@ pub(crate) fn create(target: &dyn TargetFiles, size_bytes: u64, raw: &RawOptions
         }
     }
 }
+
+/// What a flat extent occupies at least, in bytes.
+const FIRST_BLOCK_BYTES: u64 = 4096;
 
 /// An extent of a new disk, and how many bytes of it it has.
 struct PlannedExtent {

@@ -219,6 +219,12 @@ fn act(
     granularity: Option<u64>,
 ) -> Result<(), String> {
     let not_found = |name: &str| format!("Dirty bitmap '{name}' not found");
+    if let (Action::Add, Some(bytes)) = (action, granularity.filter(|bytes| *bytes != 0)) {
+        // Said of images without bitmaps, too.
+        if bytes < MIN_GRANULARITY || !bytes.is_power_of_two() {
+            return Err("Granularity must be power of 2 and at least 512".to_owned());
+        }
+    }
     let Some(bitmaps) = opened.disk().bitmaps() else {
         return Err(match action {
             Action::Add => {
@@ -254,6 +260,9 @@ fn act(
         }
     }
 }
+
+/// The least that a bit may stand for, in bytes.
+const MIN_GRANULARITY: u64 = 512;
 
 /// What qemu-img calls the image in messages, with a number that says nothing.
 const NODE: &str = "#block100";

@@ -57,12 +57,17 @@ impl Drawer<'_> {
     }
 
     fn one<T: Copy>(&mut self, of: &[T]) -> T {
-        let index = self.rng.below(of.len() as u64);
-        of[usize::try_from(index).unwrap_or(0)]
+        of[self.below(of.len())]
+    }
+
+    /// An index below `len`; 0 for nothing.
+    fn below(&mut self, len: usize) -> usize {
+        let bound = u64::try_from(len).unwrap_or(u64::MAX);
+        usize::try_from(self.rng.below(bound)).unwrap_or(0)
     }
 
     fn index(&mut self) -> usize {
-        usize::try_from(self.rng.below(self.images.len() as u64)).unwrap_or(0)
+        self.below(self.images.len())
     }
 
     fn image(&mut self) -> Image {
@@ -418,7 +423,7 @@ impl Drawer<'_> {
             words.extend(words!["-b", ""]);
         } else {
             // Only what was there before it: no image is below itself.
-            let below = usize::try_from(self.rng.below(index as u64)).unwrap_or(0);
+            let below = self.below(index);
             let below = self.images[below].clone();
             words.extend(words!["-F", below.format, "-b", below.name]);
         }

@@ -93,6 +93,48 @@ const MEANT: &[Meant] = &[
         ours: "Operation not supported",
         reason: "rimg says what is not supported",
     },
+    Meant {
+        verb: "measure",
+        words: "compat=v",
+        theirs: "Invalid compatibility level",
+        ours: "exit 0",
+        reason: "rimg takes v2 and v3 wherever it takes 0.10 and 1.1",
+    },
+    Meant {
+        verb: "resize",
+        words: "",
+        theirs: "Shrinking images is currently not supported",
+        ours: "exit 0",
+        reason: "rimg changes the size of disks in every format that it writes",
+    },
+    Meant {
+        verb: "convert",
+        words: "-U",
+        theirs: "exit 0",
+        ours: "is a source, too",
+        reason: "rimg does not convert an image into itself",
+    },
+    Meant {
+        verb: "map",
+        words: "",
+        theirs: "\"present\": false, \"zero\": true, \"data\": false, \"compressed\": false, \"offset\"",
+        ours: "exit 0",
+        reason: "rimg gives no place for parts of clusters that hold nothing",
+    },
+    Meant {
+        verb: "",
+        words: "vmdk",
+        theirs: "Unsupported image type 'monolithicSparse'",
+        ours: "",
+        reason: "qemu-img cannot open the empty VMDK that it makes",
+    },
+    Meant {
+        verb: "",
+        words: "",
+        theirs: "exit 0",
+        ours: "the marker is not that of a footer",
+        reason: "what qemu-io writes behind the end of a finished stream is no stream any more",
+    },
 ];
 
 /// Why a difference is meant, if it is.

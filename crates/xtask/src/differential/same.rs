@@ -29,6 +29,11 @@ pub(super) fn normal(text: &str, exact: bool) -> String {
         if LINES.iter().any(|start| trimmed.starts_with(start)) {
             continue;
         }
+        // When progress is printed depends on how the work is cut.
+        if trimmed.starts_with('(') && line.ends_with("(100.00/100%)") {
+            normal.push_str("(progress)\n");
+            continue;
+        }
         let mut line = without_date(line);
         for name in NUMBERS {
             mask(&mut line, name);
@@ -54,11 +59,12 @@ pub(super) fn class(error: &str) -> &'static str {
     const CLASSES: &[(&str, &str)] = &[
         (" lock", "locked"),
         ("No such file", "missing"),
+        ("Could not open", "open"),
         ("nvalid parameter", "option"),
         ("Invalid", "value"),
         ("not support", "unsupported"),
+        ("nsupported", "unsupported"),
         ("t support", "unsupported"),
-        ("Could not open", "open"),
     ];
     CLASSES.iter().find(|(words, _)| error.contains(words)).map_or("other", |(_, class)| class)
 }
