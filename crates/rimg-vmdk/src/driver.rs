@@ -7,7 +7,7 @@ use crate::error::{CorruptKind, FORMAT};
 use crate::header::marker::{END_OF_STREAM, Marker};
 use crate::header::{RawHeader, SparseHeader};
 use crate::image::{Access, Body, DescriptorPlace, DescriptorState, Part, VmdkImage, unsupported};
-use crate::overlay::{self, Parent};
+use crate::overlay::{self, Parent, Stranger};
 use crate::spec::{SECTOR_BYTES, cowd, descriptor, marker, sparse};
 use crate::{options, resize};
 use extents::ExtentFiles;
@@ -239,8 +239,12 @@ fn open_parent(found: Option<&Descriptor>, how: &OpenOptions<'_>) -> Result<Arc<
             writable: false,
         })?;
         parent.left_out = parent.image.is_none();
-        if let Some(image) = &parent.image {
-            parent.mismatch = overlay::compare(image.as_ref(), found.parent_cid)?;
+        if let Some(image) = parent.image.take() {
+            let mismatch = overlay::compare(image.as_ref(), found.parent_cid)?;
+            parent.image = Some(match mismatch {
+                None => image,
+                Some(mismatch) => Arc::new(Stranger::new(image, mismatch)),
+            });
         }
     }
     Ok(Arc::new(parent))

@@ -3,7 +3,9 @@
 use crate::error::CorruptKind;
 use crate::image::{Body, VmdkImage, unsupported};
 use core::ops::Range;
-use rimg_core::{BlockImage, Error, Extent, ImageInfo, InfoValue, Overlay, Result, Storage};
+use rimg_core::{
+    BlockImage, Error, Extent, ExtentKind, ImageInfo, InfoValue, Overlay, Result, Storage,
+};
 use std::sync::Arc;
 
 /// What lies below.
@@ -12,8 +14,53 @@ pub(crate) struct Parent {
     pub(crate) image: Option<Arc<dyn BlockImage>>,
     /// The image names a parent, but the caller did not want it opened.
     pub(crate) left_out: bool,
-    /// It is not what it was when the image was made.
-    pub(crate) mismatch: Option<Mismatch>,
+}
+
+/// A parent that cannot be trusted to be the right one: nothing of it is read, not even by those
+/// who go down the chain by themselves.
+#[derive(Debug)]
+pub(crate) struct Stranger {
+    image: Arc<dyn BlockImage>,
+    mismatch: Mismatch,
+}
+
+impl Stranger {
+    pub(crate) fn new(image: Arc<dyn BlockImage>, mismatch: Mismatch) -> Self {
+        Self { image, mismatch }
+    }
+}
+
+impl BlockImage for Stranger {
+    fn size_bytes(&self) -> u64 {
+        self.image.size_bytes()
+    }
+
+    fn read_at(&self, _: &mut [u8], _: u64) -> Result<()> {
+        let kind = match self.mismatch {
+            Mismatch::Changed(found) => CorruptKind::ParentChanged { found },
+            Mismatch::NoContentId => CorruptKind::ParentFormat,
+        };
+        Err(kind.at("descriptor", "parentCID", 0))
+    }
+
+    /// Whatever it says, zeroes among it, only to be had by reading.
+    fn extent_at(&self, range: Range<u64>) -> Result<Extent> {
+        let extent = self.image.extent_at(range)?;
+        Ok(Extent { kind: ExtentKind::Encrypted, ..extent })
+    }
+
+    fn info(&self) -> Result<ImageInfo> {
+        self.image.info()
+    }
+
+    /// None: whoever knows the file would not ask for what is in it.
+    fn file(&self, _: u16) -> Option<&Arc<dyn Storage>> {
+        None
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// What is wrong with a parent.
@@ -30,17 +77,12 @@ impl Parent {
         self.image.is_none() && !self.left_out
     }
 
-    /// Refuses to read from a parent that cannot be trusted to be the right one.
+    /// Refuses to read from a parent that was not opened.
     pub(crate) fn check(&self) -> Result<()> {
         if self.left_out {
             return Err(Error::Denied("the image below was not opened".to_owned()));
         }
-        let kind = match self.mismatch {
-            None => return Ok(()),
-            Some(Mismatch::Changed(found)) => CorruptKind::ParentChanged { found },
-            Some(Mismatch::NoContentId) => CorruptKind::ParentFormat,
-        };
-        Err(kind.at("descriptor", "parentCID", 0))
+        Ok(())
     }
 
     /// How long what lies below is at least, as far as that is known.

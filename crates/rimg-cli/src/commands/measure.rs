@@ -211,7 +211,9 @@ fn measure_disk(
 /// How much room the source's bitmaps take in the target, where both can have some.
 fn bitmaps_bytes(source: &Opened, measurement: &dyn Measure) -> Result<Option<u64>, Stop> {
     let Some(bitmaps) = source.disk().bitmaps().filter(|_| has_bitmaps(source.disk())) else {
-        return Ok(None);
+        // Its extensions may hold some, though none that are carried over.
+        let may_have = source.format() == "parallels";
+        return Ok(if may_have { measurement.bitmaps_bytes(&[]) } else { None });
     };
     let list = bitmaps.list().map_err(|error| Stop::described(&error))?;
     Ok(measurement.bitmaps_bytes(&list))

@@ -495,12 +495,13 @@ impl Drawer<'_> {
         words.extend(words![format!("bs={block}"), format!("if={}", source.name)]);
         let mut size = source.size;
         if self.rng.one_in(2) {
-            let count = self.rng.below(100);
+            let count = 20 + self.rng.below(100);
             size = size.min(count * block);
             words.push(format!("count={count}"));
         }
         if self.rng.one_in(2) {
-            let skip = self.rng.below(20);
+            // Disks of no bytes are no subject of their own.
+            let skip = self.rng.below((size / block).clamp(1, 20));
             size = size.saturating_sub(skip * block);
             words.push(format!("skip={skip}"));
         }

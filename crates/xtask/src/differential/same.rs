@@ -48,10 +48,38 @@ pub(super) fn normal(text: &str, exact: bool) -> String {
         if line.contains("allocated, ") && line.contains("fragmented, ") {
             line = line.split(',').next().unwrap_or_default().to_owned();
         }
+        if !exact && let Some(joined) = joined(last_line(&normal), &line) {
+            let end = normal.len() - last_line(&normal).len() - 1;
+            normal.truncate(end);
+            line = joined;
+        }
         normal.push_str(&line);
         normal.push('\n');
     }
     normal
+}
+
+fn last_line(text: &str) -> &str {
+    text.lines().next_back().unwrap_or_default()
+}
+
+/// Two entries of a map as one, where only the place in the file keeps them apart.
+fn joined(before: &str, line: &str) -> Option<String> {
+    let (head, start, len, kind) = map_entry(before)?;
+    let (_, next, more, next_kind) = map_entry(line)?;
+    let kind_of = |kind: &str| kind.trim_end_matches([',', ']']).to_owned();
+    let goes_on = start.checked_add(len)? == next && kind_of(kind) == kind_of(next_kind);
+    goes_on.then(|| {
+        format!("{head}{{ \"start\": {start}, \"length\": {}{next_kind}", len.saturating_add(more))
+    })
+}
+
+/// What stands before an entry, where it starts, how long it is, and the rest.
+fn map_entry(line: &str) -> Option<(&str, u64, u64, &str)> {
+    let (head, rest) = line.split_once("{ \"start\": ")?;
+    let (start, rest) = rest.split_once(", \"length\": ")?;
+    let (len, _) = rest.split_once(',')?;
+    Some((head, start.parse().ok()?, len.parse().ok()?, rest.get(len.len()..)?))
 }
 
 /// What kind of a failure a message is about, as far as a script could act on it.
@@ -124,6 +152,10 @@ mod tests {
         assert_eq!(normal(map, false), "0 0x10000 * i1\n");
         let list = "1         s0     0 B 2026-11-21 20:15:00 0000:00:00.000 0\n";
         assert_eq!(normal(list, true), "1         s0     0 B (date) 0000:00:00.000 0\n");
+        let entry = |start, len| format!("{{ \"start\": {start}, \"length\": {len}, \"x\": 1}}");
+        let map = format!("[{},\n{}]\n", entry(0, 5), entry(5, 7));
+        assert_eq!(normal(&map, true), map);
+        assert_eq!(normal(&map, false), format!("[{}]\n", entry(0, 12)));
         let check = "2/16 = 12.50% allocated, 0.00% fragmented, 0.00% compressed clusters\n";
         assert_eq!(normal(check, true), "2/16 = 12.50% allocated\n");
     }

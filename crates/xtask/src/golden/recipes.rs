@@ -551,7 +551,7 @@ pub(super) const RECIPES: &[Recipe] = &[
         "vmdk/truncated.vmdk",
         "a download that ended too early",
         &["cp sparse.vmdk truncated.vmdk", "truncate -s 40000 truncated.vmdk"],
-        Expect::Refused { error: "Corrupt", says: "lies behind the end of the file" },
+        Expect::Refused { error: "Corrupt", says: "truncated, expecting at least 65536 bytes" },
     ),
     Recipe {
         file: "luks/cbc-essiv.luks",
