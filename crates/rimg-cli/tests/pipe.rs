@@ -45,7 +45,7 @@ const FORMS: &[Form] = &[
     form("vdi", "", true, true),
     form("vdi", "static=on", true, true),
     form("vhdx", "", true, true),
-    form("qed", "", true, true),
+    form("qed", "", false, true),
     form("qcow", "", true, false),
     form("parallels", "", true, true),
 ];
@@ -160,6 +160,18 @@ fn a_closed_pipe_and_a_full_disk_are_errors() {
         said.contains("No space left on device\nstandard output got only a part of an image"),
         "{said}"
     );
+}
+
+#[test]
+fn less_than_was_said_leaves_no_target() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let args = ["convert", "-f", "raw", "-O", "qcow2", "--size", "1M", "-", "image"];
+    let out = piped_into(folder, &args, &[7; 1000]);
+    assert_eq!(out.status.code(), Some(1));
+    let message = "Only 1000 bytes of the disk's 1048576 came from standard input";
+    assert!(text(&out.stderr).contains(message), "{out:?}");
+    assert!(!folder.join("image").exists());
 }
 
 #[test]

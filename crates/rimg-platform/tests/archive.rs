@@ -129,6 +129,7 @@ fn each_rule_is_named_when_it_is_broken() {
     let size = "The size of the disk is a whole number of GiB";
     assert_eq!(rules(&good[..good.len() - 9]), [whole]);
     assert_eq!(rules(b"not gzip at all"), [whole]);
+    assert_eq!(rules(&[&good[..], &good[..]].concat()), [whole]);
     assert_eq!(rules(&archive(&*disk(1 << 20, &[0]), 1 << 20)), [size]);
 
     // What other flags of tar make.

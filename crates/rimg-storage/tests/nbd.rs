@@ -247,11 +247,12 @@ fn replies_that_make_no_sense_end_the_connection() {
     assert_eq!(wrong, nbd("unexpected reply magic"));
     /// Flags, kind and payload.
     type Chunk = (u16, u16, Vec<u8>);
-    let chunks: [(&str, Vec<Chunk>); 9] = [
+    let chunks: [(&str, Vec<Chunk>); 10] = [
         ("data outside of what was asked for", vec![(1, 1, data(0, 1024))]),
         ("data outside of what was asked for", vec![(1, 1, data(1024, 1024))]),
         ("data outside of what was asked for", vec![(1, 2, hole(512, 2048))]),
-        ("more data than was asked for", vec![(0, 2, hole(512, 1024)), (1, 1, data(512, 8))]),
+        ("data that came before", vec![(0, 2, hole(512, 1024)), (1, 1, data(512, 8))]),
+        ("data that came before", vec![(0, 1, data(512, 512)), (1, 1, data(512, 512))]),
         ("less than was asked for", vec![(0, 1, data(512, 8)), (1, 0, vec![])]),
         ("chunk of data without data", vec![(1, 1, data(512, 0))]),
         ("hole without a length", vec![(1, 2, hole(512, 0))]),

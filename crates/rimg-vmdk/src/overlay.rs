@@ -16,8 +16,8 @@ pub(crate) struct Parent {
     pub(crate) left_out: bool,
 }
 
-/// A parent that cannot be trusted to be the right one: nothing of it is read, not even by those
-/// who go down the chain by themselves.
+/// A parent that cannot be trusted to be the right one: a map of it may be had, and nothing of it
+/// is read, not even by those who go down the chain by themselves.
 #[derive(Debug)]
 pub(crate) struct Stranger {
     image: Arc<dyn BlockImage>,
@@ -43,10 +43,15 @@ impl BlockImage for Stranger {
         Err(kind.at("descriptor", "parentCID", 0))
     }
 
-    /// Whatever it says, zeroes among it, only to be had by reading.
+    /// What is not data, or nothing at all, is only to be had by reading.
     fn extent_at(&self, range: Range<u64>) -> Result<Extent> {
         let extent = self.image.extent_at(range)?;
-        Ok(Extent { kind: ExtentKind::Encrypted, ..extent })
+        let kind = match extent.kind {
+            ExtentKind::Data(at) => ExtentKind::Data(at),
+            ExtentKind::Backing if self.image.backing().is_none() => ExtentKind::Backing,
+            _ => ExtentKind::Encrypted,
+        };
+        Ok(Extent { kind, ..extent })
     }
 
     fn info(&self) -> Result<ImageInfo> {

@@ -202,10 +202,10 @@ fn a_parent_that_changed_is_not_read() {
     let error = image.read_at(&mut buf, 0).unwrap_err();
     let Error::Corrupt { at, .. } = &error else { panic!("{error}") };
     assert_eq!((at.structure, at.field), ("descriptor", "parentCID"));
-    // Nor by those who go down the chain by themselves: its zeroes are not to be trusted, either.
+    // Nor by those who go down the chain by themselves.
     let below = image.backing().unwrap();
     assert!(below.file(0).is_none());
-    assert_eq!(below.extent_at(0..1 << 20).unwrap().kind, ExtentKind::Encrypted);
+    assert!(matches!(below.extent_at(0..1 << 20).unwrap().kind, ExtentKind::Data(_)));
     assert!(matches!(below.read_at(&mut buf, 0), Err(Error::Corrupt { .. })));
     // Part of a grain needs the rest from the parent; a whole grain does not.
     let writer = image.writer().unwrap();

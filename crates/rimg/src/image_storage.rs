@@ -6,7 +6,10 @@ use rimg_core::{
     Zeroing, num,
 };
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Disks are as long as whole sectors.
+const SECTOR_BYTES: u64 = 512;
 
 /// The disk of an image as a storage, for images within images.
 #[derive(Debug)]
@@ -14,6 +17,8 @@ pub struct ImageStorage {
     image: Box<dyn BlockImage>,
     /// The image's own file.
     file: Option<Arc<dyn Storage>>,
+    /// Held by who makes the disk longer.
+    growing: Mutex<()>,
 }
 
 impl ImageStorage {
@@ -21,7 +26,16 @@ impl ImageStorage {
     #[must_use]
     pub fn new(image: Box<dyn BlockImage>) -> Self {
         let file = image.file(0).map(Arc::clone);
-        Self { image, file }
+        Self { image, file, growing: Mutex::new(()) }
+    }
+
+    /// Makes the disk reach to `end`, in whole sectors; never shorter.
+    fn grow(&self, end: u64) -> io::Result<()> {
+        let _one_at_a_time = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
+        if end <= self.image.size_bytes() {
+            return Ok(());
+        }
+        self.set_len_bytes(num::align_up(end, SECTOR_BYTES).ok_or(io::ErrorKind::FileTooLarge)?)
     }
 
     fn image_writer(&self) -> io::Result<&dyn ImageWrite> {
@@ -65,16 +79,12 @@ impl Storage for ImageStorage {
 impl StorageWrite for ImageStorage {
     fn write_all_at(&self, buf: &[u8], at: u64) -> io::Result<()> {
         let end = at.checked_add(num::to_u64(buf.len())).ok_or(io::ErrorKind::FileTooLarge)?;
-        if end > self.image.size_bytes() {
-            self.set_len_bytes(end)?;
-        }
+        self.grow(end)?;
         self.image_writer()?.write_at(buf, at).map_err(plain)
     }
 
     fn write_zeroes_at(&self, range: Range<u64>, _how: Zeroing) -> io::Result<()> {
-        if range.end > self.image.size_bytes() {
-            self.set_len_bytes(range.end)?;
-        }
+        self.grow(range.end)?;
         self.image_writer()?.write_zeroes_at(range).map_err(plain)
     }
 
@@ -93,6 +103,16 @@ impl StorageWrite for ImageStorage {
 
     fn sync(&self) -> io::Result<()> {
         self.image_writer()?.flush().map_err(plain)
+    }
+}
+
+/// Leaves a clean image: nobody else closes it. What could not be written was an error of the last
+/// [`sync`](StorageWrite::sync).
+impl Drop for ImageStorage {
+    fn drop(&mut self) {
+        if let Some(writer) = self.image.writer() {
+            let _ = writer.finish();
+        }
     }
 }
 

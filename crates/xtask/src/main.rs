@@ -97,7 +97,7 @@ const COMMANDS: &[Command] = &[
     Command {
         name: "peer",
         help: "run random commands with qemu-img and with rimg, and compare (--help: options)",
-        ci: None,
+        ci: Some(&["--steps", "5000"]),
         run: differential::run,
     },
     Command {

@@ -221,7 +221,7 @@ fn act(
     let not_found = |name: &str| format!("Dirty bitmap '{name}' not found");
     if let (Action::Add, Some(bytes)) = (action, granularity.filter(|bytes| *bytes != 0)) {
         // Said of images without bitmaps, too.
-        if bytes < MIN_GRANULARITY || !bytes.is_power_of_two() {
+        if !bitmap.is_empty() && (bytes < MIN_GRANULARITY || !bytes.is_power_of_two()) {
             return Err("Granularity must be power of 2 and at least 512".to_owned());
         }
     }

@@ -15,7 +15,9 @@ pub(crate) use create::{
     NewImage, TargetWishes, creatable_format, guard, plan_target, require_compression,
 };
 pub(crate) use name::{ImageName, combine};
-pub(crate) use open::{How, Opened, image_cache, open, open_or_reason, source_cache, target_cache};
+pub(crate) use open::{
+    How, Opened, identity, image_cache, open, open_or_reason, source_cache, target_cache,
+};
 
 use rimg::{FORMATS, FormatInfo, driver};
 use std::path::Path;

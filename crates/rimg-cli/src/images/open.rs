@@ -9,10 +9,12 @@ use crate::images::shown::node_name;
 use crate::message::{Stop, describe, describe_io};
 use crate::output::info::{ImageReport, NodeReport};
 use rimg::{
-    BlockImage, CacheMode, Dependency, DependencyRole, Error, FileError, Grant, ImageInfo,
+    BlockImage, CacheMode, Dependency, DependencyRole, Error, FileError, Grant, ImageInfo, Layer,
     LocalFiles, LockConflict, MemoryStorage, OpenedImage, Opener, Policy as _, RawOptions,
 };
+use std::fs;
 use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -287,6 +289,12 @@ pub(crate) fn open_words(error: &io::Error, filename: &str) -> String {
     }
 }
 
+/// Tells regular files apart, whatever they are called.
+pub(crate) fn identity(path: &Path) -> Option<(u64, u64)> {
+    let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
 impl Opened {
     /// The image as what all formats have in common.
     pub(crate) fn disk(&self) -> &dyn BlockImage {
@@ -327,6 +335,17 @@ impl Opened {
              Specify the 'raw' format explicitly to remove the restrictions.",
             self.filename
         );
+    }
+
+    /// Whether it, or an image below it, lies in the file `path`, by whatever name.
+    pub(crate) fn consists_of(&self, path: &Path) -> bool {
+        let Some(file) = identity(path) else { return false };
+        let files = |layer: &Layer| {
+            let others = layer.files.iter().map(|(_, path)| path.clone());
+            layer.path.iter().cloned().chain(others).collect::<Vec<_>>()
+        };
+        let all = self.image.layers().iter().flat_map(files);
+        all.filter_map(|path| identity(&path)).any(|other| other == file)
     }
 
     /// What the image says of itself.

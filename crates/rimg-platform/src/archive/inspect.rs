@@ -3,7 +3,7 @@
 use super::tar::{self, BLOCK_BYTES, Header, REGULAR_FILE, SPARSE_FILE};
 use super::{ArchiveError, DISK_NAME};
 use crate::rules::Verdict;
-use flate2::read::GzDecoder;
+use flate2::bufread::GzDecoder;
 use std::io::{self, BufRead, ErrorKind, Read};
 
 /// Holds a compressed archive against the rules of
@@ -17,7 +17,11 @@ pub fn inspect_archive(archive: &mut dyn BufRead) -> Result<Vec<Verdict>, Archiv
     let mut seen = Seen::default();
     let result = seen.read(&mut GzDecoder::new(&mut *archive));
     match result {
-        Ok(()) => {}
+        Ok(()) => match archive.fill_buf() {
+            Ok([]) => {}
+            Ok(_) => seen.damage = Some("something follows its end".to_owned()),
+            Err(source) => return Err(ArchiveError::Archive { doing: "reading", source }),
+        },
         Err(error) if is_damage(&error) => seen.damage = Some(error.to_string()),
         Err(source) => return Err(ArchiveError::Archive { doing: "reading", source }),
     }

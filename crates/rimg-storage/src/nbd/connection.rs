@@ -12,13 +12,15 @@ use crate::nbd::wire::{
 use core::ops::Range;
 use core::time::Duration;
 use rimg_core::num;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{self, IoSlice, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// How long a server may be silent while it owes a reply: flushing a slow disk takes a while.
 const REPLY_TIME: Duration = Duration::from_secs(300);
+/// In how many pieces the data of a reply may come.
+const MAX_PIECES: usize = 1 << 16;
 /// How many chunks without data may answer a request.
 const MAX_IDLE_CHUNKS: u32 = 1024;
 /// How long a message of an error may be, in bytes.
@@ -147,7 +149,8 @@ impl Connection {
         if let Err(error) = self.write(&request, cookie, data) {
             return Err(self.give_up(Broken::Io(error.kind())));
         }
-        let mut answer = Answer { request: &request, wanted, filled: 0, idle: 0, error: None };
+        let (covered, filled, idle, error) = (BTreeMap::new(), 0, 0, None);
+        let mut answer = Answer { request: &request, wanted, covered, filled, idle, error };
         loop {
             let header = self.header_for(cookie)?;
             let took = answer.take(&self.stream, header.body, self.structured);
@@ -265,6 +268,8 @@ struct Answer<'r, 'b> {
     wanted: Wanted<'b>,
     /// How much data came.
     filled: u64,
+    /// Which parts of the buffer were: where they start and end.
+    covered: BTreeMap<usize, usize>,
     /// How many chunks brought none.
     idle: u32,
     /// The error that the server reports, if one.
@@ -362,15 +367,24 @@ impl Answer<'_, '_> {
             return Err(Broken::Protocol("data that was not asked for"));
         };
         let start = at.checked_sub(self.request.offset).and_then(|at| usize::try_from(at).ok());
-        let piece = start.zip(usize::try_from(len).ok()).and_then(|(start, len)| {
-            let end = start.checked_add(len)?;
-            buf.get_mut(start..end)
-        });
-        let piece = piece.ok_or(Broken::Protocol("data outside of what was asked for"))?;
-        self.filled = self.filled.saturating_add(len.into());
-        if self.filled > self.request.len_bytes.into() {
-            return Err(Broken::Protocol("more data than was asked for"));
+        const OUTSIDE: Broken = Broken::Protocol("data outside of what was asked for");
+        let range = start
+            .zip(usize::try_from(len).ok())
+            .and_then(|(start, len)| Some(start..start.checked_add(len)?));
+        let Some(range) = range.filter(|range| range.end <= buf.len()) else {
+            return Err(OUTSIDE);
+        };
+        // Data that comes twice would stand for data that never comes.
+        let before = self.covered.range(..range.end).next_back();
+        if before.is_some_and(|(_, end)| *end > range.start) {
+            return Err(Broken::Protocol("data that came before"));
         }
+        if self.covered.len() >= MAX_PIECES {
+            return Err(Broken::Protocol("reply in too many pieces"));
+        }
+        self.covered.insert(range.start, range.end);
+        let piece = buf.get_mut(range).ok_or(OUTSIDE)?;
+        self.filled = self.filled.saturating_add(len.into());
         Ok(piece)
     }
 

@@ -50,7 +50,7 @@ pub(super) fn negotiate(stream: &Stream, name: &str) -> Result<Export, NbdError>
         return Err(NbdError::protocol("export name too long to send to server"));
     }
     let deadline = Instant::now().checked_add(HANDSHAKE_TIME);
-    let mut handshake = Handshake { stream, deadline };
+    let mut handshake = Handshake { stream, deadline, no_zeroes: false };
     handshake.greet()?;
     let structured = handshake.structured_reply()?;
     let allocation = if structured { handshake.meta_context(name)? } else { None };
@@ -60,6 +60,8 @@ pub(super) fn negotiate(stream: &Stream, name: &str) -> Result<Export, NbdError>
 struct Handshake<'s> {
     stream: &'s Stream,
     deadline: Option<Instant>,
+    /// Whether the server leaves out the zeroes that the old way to choose an export ends with.
+    no_zeroes: bool,
 }
 
 impl Handshake<'_> {
@@ -82,6 +84,7 @@ impl Handshake<'_> {
                 "The server does not speak the fixed newstyle protocol",
             ));
         }
+        self.no_zeroes = flags & handshake::NO_ZEROES != 0;
         let wanted = flags & (handshake::FIXED_NEWSTYLE | handshake::NO_ZEROES);
         self.write(&u32::from(wanted).to_be_bytes())
     }
@@ -168,6 +171,9 @@ impl Handshake<'_> {
     ) -> Result<Export, NbdError> {
         self.write(&option(Opt::ExportName, name.as_bytes()))?;
         let answer: [u8; 10] = self.read()?;
+        if !self.no_zeroes {
+            self.read::<124>()?;
+        }
         let mut fields = Fields(&answer);
         let size = fields.u64().zip(fields.u16());
         let size = size.ok_or_else(|| NbdError::protocol("The server's information is cut off"))?;

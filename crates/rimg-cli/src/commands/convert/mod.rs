@@ -18,10 +18,7 @@ use pipe::Pipes;
 use rimg::{BlockImage, Layer};
 use rimg_convert::{ConvertError, ConvertOptions, TargetBacking, TargetGuard, convert};
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::num::{NonZeroU64, NonZeroUsize};
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 pub(super) const COMMAND: Command = Command {
@@ -286,26 +283,18 @@ impl Sources {
 
     /// Whether one of them lies in the file `path`.
     fn include(&self, path: &OsStr) -> bool {
-        let Some(file) = identity(path.as_ref()) else { return false };
-        let layers = self.opened.iter().flat_map(|opened| opened.image.layers());
-        layers.filter_map(|layer| identity(layer.path.as_ref()?)).any(|source| source == file)
+        self.opened.iter().any(|opened| opened.consists_of(path.as_ref()))
     }
 
     /// How many layers of the source lie above the target's backing image: one, if nothing else
     /// is known, since the user says that the two belong together.
     fn layers_above(&self, target: &Opened) -> usize {
-        let path = |layer: &Layer| identity(layer.path.as_ref()?);
+        let path = |layer: &Layer| images::identity(layer.path.as_ref()?);
         let backing = target.image.layers().get(1).and_then(path);
         let ([source], Some(backing)) = (self.opened.as_slice(), backing) else { return 1 };
         let mut layers = source.image.layers().iter().map(path);
         layers.position(|layer| layer == Some(backing)).map_or(1, |index| index.max(1))
     }
-}
-
-/// Tells regular files apart, whatever they are called.
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
-    Some((metadata.dev(), metadata.ino()))
 }
 
 /// The image that is written.

@@ -153,7 +153,15 @@ pub(super) fn from_input(args: &Args, watch: &Watch<'_>) -> Result<(), Stop> {
     let mut options = options(args);
     options.compress &= target.format() != "vmdk" || target.disk().compressor().is_some();
     let poured = pour(inflow, target.disk(), fits, &options, watch, &cancel);
-    let closed = poured.map_err(|error| explain_pour(error, args)).and_then(|_| target.close());
+    let whole = poured.map_err(|error| explain_pour(error, args)).and_then(|came| {
+        match args.size.or(rest).filter(|expected| came < *expected) {
+            None => Ok(()),
+            Some(expected) => Err(Stop::failed(format!(
+                "Only {came} bytes of the disk's {expected} came from standard input"
+            ))),
+        }
+    });
+    let closed = whole.and_then(|()| target.close());
     match closed {
         Ok(()) => {
             guard.complete();

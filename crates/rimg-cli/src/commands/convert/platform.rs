@@ -9,10 +9,9 @@ use crate::epoch::source_date_epoch;
 use crate::images::{How, ImageName, Opened};
 use crate::message::{Stop, chain, describe, describe_io};
 use crate::output::Form;
-use rimg::CacheMode;
+use rimg::{CacheMode, Creation, FileOptions, FileStorage, Storage as _};
 use rimg_convert::{Observer as _, TargetGuard};
 use rimg_platform::{ArchiveError, Platform, fill_holes, write_archive};
-use std::fs::File;
 use std::io::{BufWriter, Write};
 
 /// The size of the target for sources of `bytes`.
@@ -71,9 +70,18 @@ pub(super) fn to_archive(platform: Platform, args: &Args, watch: &Watch<'_>) -> 
     let failed = |doing: &str, error: &std::io::Error| {
         Stop::failed(format!("{}: {doing}: {}", text(&args.target), describe_io(error)))
     };
-    let file =
-        File::create(&args.target).map_err(|error| failed("Could not create file", &error))?;
-    let guard = TargetGuard::created([&args.target]);
+    let name = ImageName::parse(&args.target, false, &mut How::default())?;
+    let Some(path) = name.path() else {
+        return Err(Stop::failed(format!("{platform} takes an archive in a local file")));
+    };
+    // Whoever has the file open keeps it as it is.
+    let options = FileOptions { creation: Creation::CreateOrEmpty, ..FileOptions::write() };
+    let file = FileStorage::open(path, options)
+        .map_err(|error| failed("Could not create file", &error))?;
+    let Some(file) = file.local_file() else {
+        return Err(Stop::failed(format!("{platform} takes an archive in a local file")));
+    };
+    let guard = TargetGuard::created([path]);
     let mut out = BufWriter::with_capacity(1 << 20, file);
     let written = write_archive(
         source,
@@ -91,11 +99,7 @@ pub(super) fn to_archive(platform: Platform, args: &Args, watch: &Watch<'_>) -> 
         let synced = out.flush().and_then(|()| out.get_ref().sync_all());
         synced.map_err(|error| failed("writing", &error))
     });
-    let mut how = How::default();
-    let kept = written.and_then(|()| {
-        let name = ImageName::parse(&args.target, false, &mut how)?;
-        verify(platform, &name, &how, args, watch)
-    });
+    let kept = written.and_then(|()| verify(platform, &name, &How::default(), args, watch));
     match kept {
         Ok(()) => {
             guard.complete();

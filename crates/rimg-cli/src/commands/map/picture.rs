@@ -33,6 +33,10 @@ pub(super) fn draw(
         let coloured = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         return run.print(&text(&picture, width, coloured));
     };
+    if opened.consists_of(file.as_ref()) {
+        let name = file.to_string_lossy();
+        return Err(Stop::failed(format!("'{name}' is what is to be drawn")));
+    }
     let picture = picture(opened, range, SVG_COLUMNS.saturating_mul(SVG_ROWS))?;
     fs::write(file, svg(&picture, SVG_COLUMNS)).map_err(|error| {
         Stop::failed(format!("Cannot write '{}': {}", file.to_string_lossy(), describe_io(&error)))
