@@ -11,8 +11,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("engine", &["rimg-blocks"]),
     (FORMATS, FORMAT_CRATES),
     ("facade", &["rimg"]),
-    ("services", &["rimg-convert", "rimg-platform", "rimg-nbd", "rimg-guest"]),
-    ("apps", &["rimg-cli", "rimg-build"]),
+    ("services", &["rimg-convert", "rimg-platform"]),
+    ("apps", &["rimg-cli"]),
 ];
 
 const FORMATS: &str = "formats";
