@@ -28,6 +28,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use straight::Straight;
 
+/// How much metadata of a target is held in memory: that of 4 TiB of data in a qcow2 image. A
+/// source of a few bytes can tell of much more.
+const MOST_METADATA_BYTES: u64 = 512 << 20;
+
 /// The image that is to be made.
 #[derive(Debug, Clone, Copy)]
 pub struct StreamTarget<'a> {
@@ -43,8 +47,8 @@ pub struct StreamTarget<'a> {
 /// last.
 ///
 /// Beside what [`convert`](crate::convert) needs, the metadata of the target is held in memory: for
-/// qcow2 a MiB for 8 GiB of data. The bytes are those of the file that converting would make, but
-/// that zeroes which the source does not know of take room.
+/// qcow2 a MiB for 8 GiB of data, and at most 512 MiB. The bytes are those of the file that
+/// converting would make, but that zeroes which the source does not know of take room.
 ///
 /// After an error `out` holds the beginning of an image.
 ///
@@ -68,7 +72,7 @@ pub fn convert_to_stream(
         let (needed, size) = (source.size_bytes(), target.size_bytes);
         return Err(ConvertError::TargetTooSmall { needed, size });
     }
-    let skeleton = Arc::new(Skeleton::default());
+    let skeleton = Arc::new(Skeleton::new(MOST_METADATA_BYTES));
     let image = target.make(skeleton.clone())?;
     let whole = Part { shared_from: None, zero_from: 0 };
     if image.compressor().is_some_and(CompressedWrite::is_required) {
@@ -88,7 +92,7 @@ pub fn convert_to_stream(
         ));
     }
     Plan::new(&source, &options).carry_out(&*image, cancel)?;
-    let places = Places::of(&*image)
+    let places = Places::of(&*image, &mut Limits::default().metadata_budget())
         .map_err(|source| ConvertError::Target { doing: "laying out", source })?;
     let closed = image.close();
     closed.map_err(|source| ConvertError::Target { doing: "laying out", source })?;

@@ -7,8 +7,8 @@ use crate::options::ConvertOptions;
 use crate::source::{SECTOR_BYTES, Source};
 use core::ops::Range;
 use rimg_core::{
-    BlockImage, Error, ExtentKind, ImageWrite, Result, Storage, StorageRun, StorageWrite, Zeroing,
-    num, zeroes,
+    BlockImage, Error, ExtentKind, ImageWrite, MetadataBudget, Result, Storage, StorageRun,
+    StorageWrite, Zeroing, num, zeroes,
 };
 use rimg_storage::MemoryStorage;
 use std::io::{self, Write};
@@ -17,20 +17,44 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A file in memory in which zeroes take no room, though it says that it holds data everywhere:
 /// what is written as zeroes now will be data.
-#[derive(Debug, Default)]
-pub(super) struct Skeleton(MemoryStorage);
+#[derive(Debug)]
+pub(super) struct Skeleton {
+    memory: MemoryStorage,
+    /// How many bytes of it may be something else than zeroes.
+    most_bytes: u64,
+}
+
+impl Skeleton {
+    pub(super) fn new(most_bytes: u64) -> Self {
+        Self { memory: MemoryStorage::new(), most_bytes }
+    }
+
+    fn has_room(&self, more: usize) -> io::Result<()> {
+        let used = self.memory.allocated_bytes()?.unwrap_or_default();
+        if used.saturating_add(num::to_u64(more)) > self.most_bytes {
+            let most = self.most_bytes >> 20;
+            return Err(io::Error::new(
+                io::ErrorKind::OutOfMemory,
+                format!(
+                    "the metadata of an image in a pipe are held in memory, and may be {most} MiB"
+                ),
+            ));
+        }
+        Ok(())
+    }
+}
 
 impl Storage for Skeleton {
     fn len_bytes(&self) -> io::Result<u64> {
-        self.0.len_bytes()
+        self.memory.len_bytes()
     }
 
     fn read_exact_at(&self, buf: &mut [u8], at: u64) -> io::Result<()> {
-        self.0.read_exact_at(buf, at)
+        self.memory.read_exact_at(buf, at)
     }
 
     fn run_at(&self, at: u64) -> io::Result<StorageRun> {
-        Ok(StorageRun::data(self.0.len_bytes()?.saturating_sub(at)))
+        Ok(StorageRun::data(self.memory.len_bytes()?.saturating_sub(at)))
     }
 
     fn writer(&self) -> Option<&dyn StorageWrite> {
@@ -42,22 +66,27 @@ impl StorageWrite for Skeleton {
     fn write_all_at(&self, buf: &[u8], at: u64) -> io::Result<()> {
         if zeroes::is_zero(buf) {
             let end = at.saturating_add(num::to_u64(buf.len()));
-            self.0.write_zeroes_at(at..end, Zeroing::MayPunch)
+            self.memory.write_zeroes_at(at..end, Zeroing::MayPunch)
         } else {
-            self.0.write_all_at(buf, at)
+            self.has_room(buf.len())?;
+            self.memory.write_all_at(buf, at)
         }
     }
 
     fn write_zeroes_at(&self, range: Range<u64>, _how: Zeroing) -> io::Result<()> {
-        self.0.write_zeroes_at(range, Zeroing::MayPunch)
+        self.memory.write_zeroes_at(range, Zeroing::MayPunch)
     }
 
     fn discard_at(&self, range: Range<u64>) -> io::Result<()> {
-        self.0.discard_at(range)
+        self.memory.discard_at(range)
     }
 
     fn set_len_bytes(&self, len: u64) -> io::Result<()> {
-        self.0.set_len_bytes(len)
+        self.memory.set_len_bytes(len)
+    }
+
+    fn is_zero_where_unwritten(&self) -> bool {
+        true
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -138,8 +167,12 @@ struct Place {
     len: u64,
 }
 
+/// How much memory a place takes, with what a growing list keeps in reserve.
+const PLACE_BYTES: u64 = num::to_u64(2 * size_of::<Place>());
+
 impl Places {
-    pub(super) fn of(image: &dyn BlockImage) -> Result<Self> {
+    /// The places of `image`, as many as `budget` has memory for.
+    pub(super) fn of(image: &dyn BlockImage, budget: &mut MetadataBudget) -> Result<Self> {
         let size = image.size_bytes();
         let mut places: Vec<Place> = Vec::new();
         let mut at = 0;
@@ -157,7 +190,10 @@ impl Places {
                         Some(last) if last.is_followed_by(&next) => {
                             last.len = last.len.saturating_add(next.len);
                         }
-                        _ => places.push(next),
+                        _ => {
+                            budget.reserve("places of data in a pipe", PLACE_BYTES)?;
+                            places.push(next);
+                        }
                     }
                 }
                 ExtentKind::Zero { .. } | ExtentKind::Backing => {}
@@ -214,13 +250,14 @@ impl<'a> Sending<'a> {
             if self.cancel.load(Ordering::Relaxed) {
                 return Err(Error::Cancelled);
             }
-            let run = self.skeleton.0.run_at(self.sent).map_err(Error::io("lay out", self.sent))?;
+            let run =
+                self.skeleton.memory.run_at(self.sent).map_err(Error::io("lay out", self.sent))?;
             let room = if run.is_data { buffer.len() } else { ZEROES.len() };
             let len = run.len_bytes.min(host.saturating_sub(self.sent)).min(num::to_u64(room));
             let len = num::to_usize(len)?;
             if run.is_data {
                 let bytes = buffer.get_mut(..len).unwrap_or_default();
-                let read = self.skeleton.0.read_exact_at(bytes, self.sent);
+                let read = self.skeleton.memory.read_exact_at(bytes, self.sent);
                 read.map_err(Error::io("lay out", self.sent))?;
                 send(&mut self.out, bytes, &mut self.sent)?;
             } else {
@@ -264,6 +301,26 @@ impl Sink for Sending<'_> {
             at = at.saturating_add(num::to_u64(len));
             bytes = rest;
         }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_have_a_bound() -> io::Result<()> {
+        let skeleton = Skeleton::new(16 << 10);
+        // Zeroes take no room, however many there are.
+        for at in 0..100 {
+            skeleton.write_all_at(&[0; 4096], at * 4096)?;
+        }
+        for at in 0..4 {
+            skeleton.write_all_at(&[1; 4096], at << 40)?;
+        }
+        let error = skeleton.write_all_at(&[1; 4096], 4 << 40).map_err(|error| error.kind());
+        assert_eq!(error, Err(io::ErrorKind::OutOfMemory));
         Ok(())
     }
 }
