@@ -62,14 +62,10 @@ pub(crate) fn run(args: &[String]) -> Result {
 fn one(pair: &Pair, seed: u64, options: &Options, tally: &Tally) -> Result {
     let steps = draw(&mut Rng::new(seed), SEQUENCE_STEPS, &options.formats);
     tally.steps.fetch_add(SEQUENCE_STEPS, Ordering::Relaxed);
-    let difference = match pair.run(&steps)? {
-        Outcome::Same => return Ok(()),
-        Outcome::Meant(why) => {
-            tally.note_meant(why);
-            return Ok(());
-        }
-        Outcome::Different(difference) => difference,
-    };
+    let mut meant = Vec::new();
+    let outcome = pair.run(&steps, &mut meant)?;
+    tally.note_meant(&meant);
+    let Outcome::Different(difference) = outcome else { return Ok(()) };
     let (steps, difference) = shrink::shrink(pair, steps, difference)?;
     let mut script = String::new();
     for step in &steps {
@@ -97,9 +93,11 @@ struct Tally {
 }
 
 impl Tally {
-    fn note_meant(&self, why: &'static str) {
+    fn note_meant(&self, reasons: &[&'static str]) {
         if let Ok(mut meant) = self.meant.lock() {
-            *meant.entry(why).or_default() += 1;
+            for why in reasons {
+                *meant.entry(why).or_default() += 1;
+            }
         }
     }
 

@@ -464,7 +464,11 @@ impl Drawer<'_> {
             let size = self.size();
             words.extend(words!["--size", self.size_word(size)]);
         } else {
+            // qemu-img takes all of a VHDX for data, which rimg does not.
             let image = self.image();
+            if image.format == "vhdx" {
+                return self.info();
+            }
             words.extend(words!["-f", image.format, image.name]);
         }
         Step::img(words)

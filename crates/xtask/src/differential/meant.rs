@@ -55,7 +55,7 @@ const MEANT: &[Meant] = &[
         verb: "",
         words: "",
         theirs: "mage was not closed correctly",
-        ours: "exit 0",
+        ours: "",
         reason: "qemu-img leaves images marked as in use when it fails, and rimg does not",
     },
     Meant {
@@ -66,10 +66,10 @@ const MEANT: &[Meant] = &[
         reason: "qemu-img makes QED images with tables of one cluster that it cannot open",
     },
     Meant {
-        verb: "measure",
-        words: "-f vhdx",
-        theirs: "exit 0",
-        ours: "exit 0",
+        verb: "compare",
+        words: "vhdx",
+        theirs: "Strict mode",
+        ours: "mismatch",
         reason: "rimg knows where a VHDX has no data",
     },
     Meant {

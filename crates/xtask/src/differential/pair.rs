@@ -35,8 +35,6 @@ pub(super) struct Pair {
 #[derive(Debug)]
 pub(super) enum Outcome {
     Same,
-    /// A difference was met that is meant, for this reason; what follows it is not looked at.
-    Meant(&'static str),
     Different(Difference),
 }
 
@@ -96,8 +94,9 @@ impl Pair {
         })
     }
 
-    /// Runs the steps in empty folders, up to the first difference.
-    pub(super) fn run(&self, steps: &[Step]) -> Result<Outcome> {
+    /// Runs the steps in empty folders, up to the first difference that is not meant. The reasons
+    /// for those that are go to `meant`.
+    pub(super) fn run(&self, steps: &[Step], meant: &mut Vec<&'static str>) -> Result<Outcome> {
         for folder in [&self.theirs, &self.ours] {
             let _ = fs::remove_dir_all(folder);
             fs::create_dir_all(folder)?;
@@ -117,7 +116,9 @@ impl Pair {
                 continue;
             }
             if let Some(why) = meant::reason(step, &theirs.all(), &ours.all()) {
-                return Ok(Outcome::Meant(why));
+                meant.push(why);
+                self.go_on_from_ours()?;
+                continue;
             }
             let (what, theirs, ours) = theirs.first_difference(ours);
             return Ok(Outcome::Different(Difference { step: number, what, theirs, ours }));
@@ -126,6 +127,17 @@ impl Pair {
             Outcome::Different(Difference { step: steps.len(), what, theirs, ours })
         };
         Ok(self.compare_files(&images)?.map_or(Outcome::Same, difference))
+    }
+
+    /// After a difference, makes both folders what rimg's is.
+    fn go_on_from_ours(&self) -> Result {
+        fs::remove_dir_all(&self.theirs)?;
+        let mut copy = Command::new("cp");
+        copy.args(["-a", "--sparse=auto", "--reflink=never"]).arg(&self.ours).arg(&self.theirs);
+        match copy.status()?.success() {
+            true => Ok(()),
+            false => Err(format!("{} cannot be copied", self.ours.display()).into()),
+        }
     }
 
     /// Removes what qemu-img leaves behind when it fails to make an image, and rimg does not.
@@ -224,11 +236,9 @@ impl Said {
         if self.exit == TIMED_OUT {
             return false;
         }
-        let failed = |said: &Self| said.exit != "0" && !said.error.is_empty();
+        let class = |said: &Self| same::class(&said.error).filter(|_| said.exit != "0");
         let errors = self.error == other.error
-            || (failed(self)
-                && failed(other)
-                && same::class(&self.error) == same::class(&other.error));
+            || class(self).is_some_and(|theirs| class(other) == Some(theirs));
         errors && self.exit == other.exit && self.out == other.out
     }
 

@@ -90,8 +90,9 @@ fn map_entry(line: &str) -> Option<(&str, u64, u64, &str)> {
     Some((head, start.parse().ok()?, len.parse().ok()?, rest.get(len.len()..)?))
 }
 
-/// What kind of a failure a message is about, as far as a script could act on it.
-pub(super) fn class(error: &str) -> &'static str {
+/// What kind of a failure a message is about, as far as a script could act on it. Messages of no
+/// known kind have to be the same.
+pub(super) fn class(error: &str) -> Option<&'static str> {
     const CLASSES: &[(&str, &str)] = &[
         (" lock", "locked"),
         ("No such file", "missing"),
@@ -102,7 +103,7 @@ pub(super) fn class(error: &str) -> &'static str {
         ("nsupported", "unsupported"),
         ("t support", "unsupported"),
     ];
-    CLASSES.iter().find(|(words, _)| error.contains(words)).map_or("other", |(_, class)| class)
+    CLASSES.iter().find(|(words, _)| error.contains(words)).map(|(_, class)| *class)
 }
 
 /// Makes the number behind `name` a 0, as often as it comes.

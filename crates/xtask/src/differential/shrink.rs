@@ -18,7 +18,7 @@ pub(super) fn shrink(
         at -= 1;
         let mut fewer = steps.clone();
         fewer.remove(at);
-        if let Outcome::Different(found) = pair.run(&fewer)?
+        if let Outcome::Different(found) = pair.run(&fewer, &mut Vec::new())?
             && found.is_like(&difference)
         {
             steps = fewer;
