@@ -5,7 +5,7 @@ use crate::address::{Geometry, sectors};
 use crate::descriptor::{ExtentKind, NewDescriptor, NewExtent};
 use crate::error::FORMAT;
 use crate::header::{RawHeader, SparseHeader};
-use crate::options::{CreateOptions, Subformat, check_text, refuse};
+use crate::options::{CreateOptions, PARENT_OF_OTHER_FORMAT, Subformat, check_text, refuse};
 use crate::spec::{SECTOR_BYTES, descriptor, sparse};
 use crate::{overlay, stream};
 use rimg_core::{Error, RawOptions, Result, StorageWrite, TargetFiles, num};
@@ -26,7 +26,7 @@ pub(crate) fn create(target: &dyn TargetFiles, size_bytes: u64, raw: &RawOptions
     let name = target.main_name().unwrap_or(DEFAULT_NAME);
     check_text("filename", name)?;
     let extents = extents(&options, size_bytes, name);
-    let parent_cid = parent_cid(target, raw, &options)?;
+    let parent_cid = parent_cid(target, &options)?;
     let cylinders = sectors(size_bytes).checked_div(u64::from(options.heads()).saturating_mul(63));
     let text = NewDescriptor {
         cid: options.cid.unwrap_or_else(|| derived_cid(size_bytes, raw)),
@@ -108,23 +108,16 @@ fn extents(options: &CreateOptions, size_bytes: u64, name: &str) -> Vec<PlannedE
 }
 
 /// The content ID that the parent has now.
-fn parent_cid(
-    target: &dyn TargetFiles,
-    raw: &RawOptions,
-    options: &CreateOptions,
-) -> Result<Option<u32>> {
+fn parent_cid(target: &dyn TargetFiles, options: &CreateOptions) -> Result<Option<u32>> {
     if options.backing_file.is_none() {
         return Ok(None);
-    }
-    if raw.value("backing_fmt").is_some_and(|format| format != FORMAT) {
-        return refuse("backing_file", "backing_file must be a vmdk image");
     }
     let Some(info) = target.backing_info() else {
         return refuse("backing_file", "the backing file has to be opened for its content ID");
     };
     match overlay::content_id(info) {
         Some(cid) => Ok(Some(cid)),
-        None => refuse("backing_file", "backing_file must be a vmdk image"),
+        None => refuse("backing_file", PARENT_OF_OTHER_FORMAT),
     }
 }
 

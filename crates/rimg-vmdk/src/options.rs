@@ -87,6 +87,9 @@ impl Subformat {
     }
 }
 
+/// Why an overlay is refused whose parent is no VMDK.
+pub(crate) const PARENT_OF_OTHER_FORMAT: &str = "backing_file must be a vmdk image";
+
 /// What a new image is to be like; every combination is possible.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CreateOptions {
@@ -110,6 +113,11 @@ impl CreateOptions {
                 feature: format!("creation option '{name}'"),
             });
         }
+        let backing_file = raw.value("backing_file").map(str::to_owned);
+        let is_other = raw.value("backing_fmt").is_some_and(|format| format != FORMAT);
+        if backing_file.is_some() && is_other {
+            return refuse("backing_file", PARENT_OF_OTHER_FORMAT);
+        }
         let word = |name, default: &str| {
             let value = raw.value(name).unwrap_or(default);
             check_text(name, value).map(|()| value.to_owned())
@@ -131,7 +139,6 @@ impl CreateOptions {
         let Some(subformat) = found else {
             return refuse("subformat", format!("invalid parameter value: {subformat}"));
         };
-        let backing_file = raw.value("backing_file").map(str::to_owned);
         let zeroed_grain = is_on(raw, "zeroed_grain")?;
         if subformat.is_flat() && backing_file.is_some() {
             return refuse("backing_file", "Flat image can't have backing file");
@@ -205,6 +212,10 @@ mod tests {
             (
                 &[("subformat", "twoGbMaxExtentFlat"), ("backing_file", "a")],
                 "Flat image can't have backing file",
+            ),
+            (
+                &[("adapter_type", "foo"), ("backing_file", "a"), ("backing_fmt", "raw")],
+                PARENT_OF_OTHER_FORMAT,
             ),
             (&[("toolsversion", "1\"\n")], "'1\\\"\\n' cannot be in a descriptor"),
             (&[("cid", "123")], "invalid parameter value: 123"),
