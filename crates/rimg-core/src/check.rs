@@ -33,10 +33,13 @@ pub enum Repair {
 pub struct Finding {
     /// How bad it is.
     pub kind: FindingKind,
-    /// A line for people, in the words of the format's reference implementation.
+    /// A line for people, in the words of the format's reference implementation where it has any.
     pub message: String,
     /// Whether it was repaired.
     pub repaired: bool,
+    /// QEMU counts such findings and says nothing of each. A program that stands in for its own
+    /// says nothing either.
+    pub wordless_in_qemu: bool,
 }
 
 /// How bad a finding is.

@@ -255,7 +255,7 @@ impl Pass<'_> {
     }
 
     fn tell(&mut self, kind: FindingKind, message: String, repaired: bool) {
-        (self.found)(&Finding { kind, message, repaired });
+        (self.found)(&Finding { kind, message, repaired, wordless_in_qemu: false });
     }
 
     fn copy(&self, from: u64, to: u64, len: u64) -> Result<()> {

@@ -154,7 +154,12 @@ impl Walk<'_> {
         *sum = sum.saturating_add(1);
         let verb = if repaired { "Repairing" } else { "ERROR" };
         let message = format!("{verb} {what}");
-        (self.found)(&Finding { kind: FindingKind::Corruption, message, repaired });
+        (self.found)(&Finding {
+            kind: FindingKind::Corruption,
+            message,
+            repaired,
+            wordless_in_qemu: false,
+        });
     }
 
     fn is_inside(&self, at: u64, len: u64) -> bool {

@@ -1,8 +1,7 @@
 //! Checking metadata: every cluster of the file belongs to one thing, and every entry leads into
 //! the file.
 //!
-//! What is counted is what QEMU counts. It has no words for single findings, and so there are none
-//! here: the summary tells. Repairing forgets entries that lead nowhere, whether leaks only or
+//! What is counted is what QEMU counts, which has no words for single findings. Repairing forgets entries that lead nowhere, whether leaks only or
 //! everything is to be repaired, as QEMU does; clusters that nobody uses stay, and clusters that
 //! are used twice as well, since nothing says whose they are.
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
@@ -23,11 +22,11 @@ use std::sync::Arc;
 use walk::Walk;
 
 impl Check for QedImage {
-    fn check(&self, repair: Repair, _: &mut dyn FnMut(&Finding)) -> Result<CheckSummary> {
+    fn check(&self, repair: Repair, found: &mut dyn FnMut(&Finding)) -> Result<CheckSummary> {
         let file = self.blocks.file();
         match self.access {
             Access::Write => self.blocks.alone(|map| {
-                let summary = check(file, &map.header, self.limits, repair)?;
+                let summary = check(file, &map.header, self.limits, repair, found)?;
                 if repair != Repair::Nothing {
                     map.reload(&mut self.limits.metadata_budget())?;
                 }
@@ -35,10 +34,10 @@ impl Check for QedImage {
             }),
             Access::Repair if repair != Repair::Nothing => {
                 let mut header = read_header(file.as_ref())?;
-                repair_unclean(file, &mut header, self.limits, repair)
+                repair_unclean(file, &mut header, self.limits, repair, found)
             }
             _ if repair == Repair::Nothing => {
-                check(file, &read_header(file.as_ref())?, self.limits, repair)
+                check(file, &read_header(file.as_ref())?, self.limits, repair, found)
             }
             _ => Err(Error::ReadOnly("it was opened for reading")),
         }
@@ -52,8 +51,9 @@ pub(crate) fn repair_unclean(
     header: &mut Header,
     limits: Limits,
     repair: Repair,
+    found: &mut dyn FnMut(&Finding),
 ) -> Result<CheckSummary> {
-    let summary = check(file, header, limits, repair)?;
+    let summary = check(file, header, limits, repair, found)?;
     if summary.corruptions == 0 && summary.check_errors == 0 && header.has(feature::NEED_CHECK) {
         header.features &= !feature::NEED_CHECK;
         let writer = writer(file)?;
@@ -68,8 +68,9 @@ fn check(
     header: &Header,
     limits: Limits,
     repair: Repair,
+    found: &mut dyn FnMut(&Finding),
 ) -> Result<CheckSummary> {
-    let mut walk = Walk::new(file, header, &mut limits.metadata_budget())?;
+    let mut walk = Walk::new(file, header, &mut limits.metadata_budget(), found)?;
     walk.go(repair != Repair::Nothing)?;
     if walk.summary.corruptions_fixed > 0 {
         let writer = writer(file)?;

@@ -71,7 +71,8 @@ fn open(file: Arc<dyn Storage>, how: &OpenOptions<'_>) -> Result<QedImage> {
     }
     if access == Access::Write && header.has(feature::NEED_CHECK) {
         // Somebody wrote to it, and did not come to say that all went well.
-        let summary = check::repair_unclean(&file, &mut header, how.limits, Repair::All)?;
+        let summary =
+            check::repair_unclean(&file, &mut header, how.limits, Repair::All, &mut |_| {})?;
         let wrong = summary.corruptions.saturating_add(summary.check_errors);
         if wrong > 0 {
             return Err(CorruptKind::NotRepaired(wrong).at("header", "features", 16));

@@ -35,13 +35,23 @@ struct Report<'a> {
 impl Report<'_> {
     fn error(&mut self, message: String) {
         self.summary.corruptions = self.summary.corruptions.saturating_add(1);
-        (self.found)(&Finding { kind: FindingKind::Corruption, message, repaired: false });
+        (self.found)(&Finding {
+            kind: FindingKind::Corruption,
+            message,
+            repaired: false,
+            wordless_in_qemu: false,
+        });
     }
 
     /// What costs space, or a safeguard, but no data.
     fn leak(&mut self, message: String) {
         self.summary.leaks = self.summary.leaks.saturating_add(1);
-        (self.found)(&Finding { kind: FindingKind::Leak, message, repaired: false });
+        (self.found)(&Finding {
+            kind: FindingKind::Leak,
+            message,
+            repaired: false,
+            wordless_in_qemu: false,
+        });
     }
 
     fn all_repaired(&mut self) {

@@ -22,7 +22,7 @@ impl Check for VhdxImage {
         let mut summary = CheckSummary::default();
         let mut report = |message: String| {
             let kind = FindingKind::Corruption;
-            found(&Finding { kind, message, repaired: repairs });
+            found(&Finding { kind, message, repaired: repairs, wordless_in_qemu: false });
             let count =
                 if repairs { &mut summary.corruptions_fixed } else { &mut summary.corruptions };
             *count = count.saturating_add(1);

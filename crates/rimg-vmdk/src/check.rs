@@ -149,7 +149,12 @@ impl Pass<'_> {
 
     fn report(&mut self, message: &str, repaired: bool) {
         let message = message.to_owned();
-        (self.found)(&Finding { kind: FindingKind::Corruption, message, repaired });
+        (self.found)(&Finding {
+            kind: FindingKind::Corruption,
+            message,
+            repaired,
+            wordless_in_qemu: false,
+        });
         let count = if repaired {
             &mut self.summary.corruptions_fixed
         } else {

@@ -156,7 +156,12 @@ impl Check for ToyImage {
                 if !inside || clash {
                     summary.corruptions += 1;
                     let message = format!("block at {entry:#x}, file of {len:#x}");
-                    found(&Finding { kind: FindingKind::Corruption, message, repaired: false });
+                    found(&Finding {
+                        kind: FindingKind::Corruption,
+                        message,
+                        repaired: false,
+                        wordless_in_qemu: false,
+                    });
                 }
                 used.insert(entry);
             }

@@ -152,8 +152,12 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
         let message = "This image format does not support checks";
         return Err(Stop::failed(message).with_exit(exit::NO_CHECK));
     };
+    let has_own = run.has_own();
     let look = |repair| {
         let tell = &mut |finding: &Finding| {
+            if finding.wordless_in_qemu && !has_own {
+                return;
+            }
             // Findings are diagnostics: nothing can be done when nobody reads them.
             let _ = writeln!(io::stderr(), "{}{}", finding.message, output::hint(&finding.message));
         };

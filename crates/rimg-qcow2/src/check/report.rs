@@ -52,7 +52,7 @@ impl<'a> Report<'a> {
 
     /// Says what is done, or says again what was counted already.
     pub(super) fn tell(&mut self, kind: FindingKind, message: String, repaired: bool) {
-        (self.found)(&Finding { kind, message, repaired });
+        (self.found)(&Finding { kind, message, repaired, wordless_in_qemu: false });
     }
 
     /// Forgets what is wrong, as everything is to be looked at again, but not what was repaired.

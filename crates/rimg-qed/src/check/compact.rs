@@ -13,7 +13,7 @@ use crate::map::{L1, L2};
 use crate::table::L2Entry;
 use core::ops::Range;
 use rimg_blocks::Table;
-use rimg_core::{Error, Limits, Result, Storage, StorageWrite, num};
+use rimg_core::{Error, Finding, Limits, Result, Storage, StorageWrite, num};
 use std::sync::Arc;
 
 /// Data is copied in pieces of this size.
@@ -31,7 +31,8 @@ impl QedImage {
 }
 
 fn compact(file: &Arc<dyn Storage>, header: &Header, limits: Limits) -> Result<()> {
-    let mut walk = Walk::new(file, header, &mut limits.metadata_budget())?;
+    let mut unsaid = |_: &Finding| {};
+    let mut walk = Walk::new(file, header, &mut limits.metadata_budget(), &mut unsaid)?;
     walk.go(false)?;
     if walk.summary.leaks == 0 || walk.summary.corruptions > 0 {
         return Ok(());
@@ -81,7 +82,8 @@ impl Mover<'_> {
         let l1 = walk.l1();
         walk.tables.set(&l1, index, g.cluster_start(to))?;
         write_tables(self.writer, &mut walk.tables, L1)?;
-        walk.take_metadata(to, count);
+        walk.metadata.take(to, count);
+        walk.used.take(to, count);
         walk.used.give_back(from, count);
         walk.metadata.give_back(from, count);
         Ok(())

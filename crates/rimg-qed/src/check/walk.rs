@@ -4,12 +4,12 @@ use crate::error::CorruptKind;
 use crate::header::Header;
 use crate::map::{L1, L2};
 use crate::table::L2Entry;
+use core::fmt::Display;
 use rimg_blocks::{EntryOrder, Table, TableCache};
-use rimg_core::{CheckSummary, Error, MetadataBudget, Result, Storage, num};
+use rimg_core::{CheckSummary, Error, Finding, FindingKind, MetadataBudget, Result, Storage, num};
 use std::sync::Arc;
 
 /// What is known of an image's clusters so far.
-#[derive(Debug)]
 pub(super) struct Walk<'a> {
     header: &'a Header,
     pub(super) tables: TableCache,
@@ -17,6 +17,7 @@ pub(super) struct Walk<'a> {
     /// Those of them that are no guest data.
     pub(super) metadata: Used,
     pub(super) summary: CheckSummary,
+    found: &'a mut dyn FnMut(&Finding),
 }
 
 /// One bit for each cluster of the file.
@@ -32,6 +33,7 @@ impl<'a> Walk<'a> {
         file: &Arc<dyn Storage>,
         header: &'a Header,
         budget: &mut MetadataBudget,
+        found: &'a mut dyn FnMut(&Finding),
     ) -> Result<Self> {
         let len = file.len_bytes().map_err(Error::io("read file length", 0))?;
         let g = header.geometry;
@@ -49,27 +51,36 @@ impl<'a> Walk<'a> {
             used: none.clone(),
             metadata: none,
             summary,
+            found,
         })
     }
 
     /// Looks at everything; forgets entries that lead nowhere, if `mends`.
     pub(super) fn go(&mut self, mends: bool) -> Result<()> {
         let g = self.header.geometry;
-        self.take_metadata(0, g.cluster_of(self.header.header_end()));
-        self.take_metadata(g.cluster_of(self.header.l1_offset), g.table_clusters());
+        self.take_metadata(0, g.cluster_of(self.header.header_end()), &"The header");
+        self.take_metadata(
+            g.cluster_of(self.header.l1_offset),
+            g.table_clusters(),
+            &"The L1 table",
+        );
         let l1 = self.l1();
         self.each(&l1, &mut |walk, index, at| {
             if walk.check_offset(at, g.table_bytes()).is_err() {
-                return walk.mend(&l1, index, mends);
+                return walk.mend(&l1, index, at, mends);
             }
             let is_new = walk.used.is_free(g.cluster_of(at));
-            if !walk.take_metadata(g.cluster_of(at), g.table_clusters()) {
-                walk.summary.corruptions = walk.summary.corruptions.saturating_add(1);
-            }
+            let what = format_args!("L1 entry {index}: the L2 table at {at:#x}");
+            walk.take_metadata(g.cluster_of(at), g.table_clusters(), &what);
             // What was looked at before is not looked at again: there may be many of them.
             if is_new { walk.check_table(at, mends) } else { Ok(()) }
         })?;
-        self.summary.leaks = self.used.clusters.saturating_sub(self.used.count());
+        let leaks = self.used.clusters.saturating_sub(self.used.count());
+        self.summary.leaks = leaks;
+        if leaks > 0 {
+            let message = format!("Leaked: {leaks} clusters of the file are used by nothing");
+            self.tell(FindingKind::Leak, message, false);
+        }
         Ok(())
     }
 
@@ -86,21 +97,36 @@ impl<'a> Walk<'a> {
             }
             expected = Some(host.saturating_add(g.cluster_bytes()));
             if walk.check_offset(host, g.cluster_bytes()).is_err() {
-                return walk.mend(&table, index, mends);
+                return walk.mend(&table, index, host, mends);
             }
-            if !walk.used.take(g.cluster_of(host), 1) {
-                walk.summary.corruptions = walk.summary.corruptions.saturating_add(1);
+            if walk.used.take(g.cluster_of(host), 1) > 0 {
+                let place = format_args!("entry {index} of the L2 table at {:#x}", table.at);
+                walk.twice(1, &format_args!("the cluster at {host:#x} of {place}"));
             }
             Ok(())
         })
     }
 
-    pub(super) fn take_metadata(&mut self, first: u64, count: u64) -> bool {
+    fn take_metadata(&mut self, first: u64, count: u64, what: &dyn Display) {
         self.metadata.take(first, count);
-        self.used.take(first, count)
+        let taken = self.used.take(first, count);
+        if taken > 0 {
+            self.twice(taken, what);
+        }
     }
 
-    fn mend(&mut self, table: &Table, index: u64, mends: bool) -> Result<()> {
+    /// Clusters that something else uses already count for one each.
+    fn twice(&mut self, clusters: u64, what: &dyn Display) {
+        self.summary.corruptions = self.summary.corruptions.saturating_add(clusters);
+        let message = format!("ERROR {what} is in use already ({clusters} clusters)");
+        self.tell(FindingKind::Corruption, message, false);
+    }
+
+    fn mend(&mut self, table: &Table, index: u64, leads: u64, mends: bool) -> Result<()> {
+        let (verb, at) = (if mends { "Repairing" } else { "ERROR" }, table.at);
+        let message =
+            format!("{verb} entry {index} of the table at {at:#x}: {leads:#x} is no cluster");
+        self.tell(FindingKind::Corruption, message, mends);
         let summary = &mut self.summary;
         if mends {
             summary.corruptions_fixed = summary.corruptions_fixed.saturating_add(1);
@@ -109,6 +135,10 @@ impl<'a> Walk<'a> {
             summary.corruptions = summary.corruptions.saturating_add(1);
             Ok(())
         }
+    }
+
+    fn tell(&mut self, kind: FindingKind, message: String, repaired: bool) {
+        (self.found)(&Finding { kind, message, repaired, wordless_in_qemu: true });
     }
 
     fn check_offset(&self, at: u64, len: u64) -> Result<(), CorruptKind> {
@@ -148,16 +178,16 @@ impl<'a> Walk<'a> {
 }
 
 impl Used {
-    /// Notes that `count` clusters from `first` on are used. Says whether none was before.
-    pub(super) fn take(&mut self, first: u64, count: u64) -> bool {
-        let mut is_new = true;
+    /// Notes that `count` clusters from `first` on are used. Says how many were before.
+    pub(super) fn take(&mut self, first: u64, count: u64) -> u64 {
+        let mut taken = 0_u64;
         for cluster in first..first.saturating_add(count).min(self.clusters) {
-            is_new &= self.is_free(cluster);
+            taken = taken.saturating_add(u64::from(!self.is_free(cluster)));
             if let Some(word) = self.word(cluster) {
                 *word |= 1 << (cluster % 64);
             }
         }
-        is_new
+        taken
     }
 
     pub(super) fn give_back(&mut self, first: u64, count: u64) {
