@@ -81,8 +81,9 @@ impl FormatInfo {
 pub struct ProbeWindow<'a> {
     /// The first bytes of the file: [`HEAD_BYTES`](Self::HEAD_BYTES), or all when it is shorter.
     pub head: &'a [u8],
-    /// The last bytes of the file: [`TAIL_BYTES`](Self::TAIL_BYTES), or all when it is shorter.
-    pub tail: &'a [u8],
+    /// The name of the file, where it has one. It decides only for formats that say at their start
+    /// nothing of themselves: bytes further on are in the hands of whoever wrote the disk.
+    pub name: Option<&'a str>,
     /// The length of the file in bytes.
     pub len_bytes: u64,
 }
@@ -90,8 +91,6 @@ pub struct ProbeWindow<'a> {
 impl ProbeWindow<'_> {
     /// How much of the start of a file a probe sees, in bytes.
     pub const HEAD_BYTES: usize = 2048;
-    /// How much of the end of a file a probe sees, in bytes.
-    pub const TAIL_BYTES: usize = 512;
 }
 
 /// How well a file fits a format.
@@ -101,7 +100,7 @@ pub enum Match {
     No,
     /// Everything is this format if it is nothing else: raw.
     Fallback,
-    /// A weak sign, such as a trailer only.
+    /// A weak sign, such as a name only.
     Weak,
     /// The format's magic, in its place.
     Sure,

@@ -12,7 +12,8 @@ use rimg_core::{Match, ProbeWindow};
 
 pub(crate) const FORMAT: &str = "dmg";
 
-/// The trailer says it; but then, any disk may end so.
+/// The name says it, as for QEMU: the trailer does not, since any disk may end so.
 pub(crate) fn probe(window: &ProbeWindow<'_>) -> Match {
-    if trailer::find(window.tail).is_some() { Match::Weak } else { Match::No }
+    let is_named_so = window.name.is_some_and(|name| name.ends_with(".dmg"));
+    if is_named_so { Match::Weak } else { Match::No }
 }

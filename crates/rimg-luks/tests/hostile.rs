@@ -146,7 +146,7 @@ fn any_byte_of_the_header_may_be_wrong() {
 #[test]
 fn a_probe_knows_both_versions() {
     let probe = |head: &[u8]| {
-        rimg_luks::DRIVER.probe(&ProbeWindow { head, tail: head, len_bytes: 1 << 20 })
+        rimg_luks::DRIVER.probe(&ProbeWindow { head, name: None, len_bytes: 1 << 20 })
     };
     assert_eq!(probe(b"LUKS\xba\xbe\0\x01"), Match::Sure);
     assert_eq!(probe(b"LUKS\xba\xbe\0\x02"), Match::Sure);

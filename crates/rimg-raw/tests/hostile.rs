@@ -90,7 +90,7 @@ fn odd_storages_end_in_errors() {
 #[test]
 fn a_probe_says_fallback_whatever_it_sees() {
     for head in [&b""[..], b"QFI\xfb\0\0\0\x03", &[0; 2048]] {
-        let window = ProbeWindow { head, tail: head, len_bytes: 1 << 20 };
+        let window = ProbeWindow { head, name: None, len_bytes: 1 << 20 };
         assert_eq!(rimg_raw::DRIVER.probe(&window), Match::Fallback);
     }
 }

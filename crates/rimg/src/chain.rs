@@ -95,7 +95,10 @@ pub(crate) fn open_layer(
     };
     let Probed { driver, certainty } = match format {
         Some(name) => Probed { driver: known(opener, name)?, certainty: Match::Sure },
-        None => probe(opener.formats, file.as_ref())?,
+        None => {
+            let name = link.path().map(Path::to_string_lossy);
+            probe(opener.formats, file.as_ref(), name.as_deref())?
+        }
     };
     let guarded = writable && certainty == Match::Fallback;
     let mut all = layers.lock().unwrap_or_else(PoisonError::into_inner);

@@ -252,7 +252,8 @@ impl Creator {
     /// The format that the file looks like, to help the user.
     fn guess(&self, path: &Path) -> Option<&'static str> {
         let file = FileStorage::open(path, FileOptions::read()).ok()?;
-        Some(probe(self.formats, &file).ok()?.driver.format().name)
+        let name = path.to_string_lossy();
+        Some(probe(self.formats, &file, Some(&name)).ok()?.driver.format().name)
     }
 }
 

@@ -52,36 +52,27 @@ impl GuardedRaw {
         bytes: Option<&[u8]>,
     ) -> Result<Option<MutexGuard<'_, ()>>> {
         let size = self.image.size_bytes();
-        if range.start > range.end || range.end > size {
-            // The image itself refuses it.
-            return Ok(None);
-        }
-        let near_end = size.saturating_sub(num::to_u64(ProbeWindow::TAIL_BYTES).saturating_mul(2));
-        if range.start >= num::to_u64(ProbeWindow::HEAD_BYTES) && range.end <= near_end {
+        // The image itself refuses what is none.
+        let is_range = range.start <= range.end && range.end <= size;
+        if !is_range || range.start >= num::to_u64(ProbeWindow::HEAD_BYTES) {
             return Ok(None);
         }
         let guard = self.probed_part.lock().unwrap_or_else(PoisonError::into_inner);
-        self.check_window(self.file_len(range.end)?, |part, at| overlay(part, at, range, bytes))?;
+        self.check_window(self.file_len(range.end)?, |head| overlay(head, range, bytes))?;
         Ok(Some(guard))
     }
 
     /// Probes what the file will be: `len` bytes long and changed by `change`.
-    fn check_window(&self, len: u64, change: impl Fn(&mut [u8], u64)) -> Result<()> {
-        let part = |wanted: usize, from_end: bool| -> Result<Vec<u8>> {
-            let wanted = len.min(num::to_u64(wanted));
-            let at = if from_end { len.saturating_sub(wanted) } else { 0 };
-            let mut bytes = vec![0; num::to_usize(wanted)?];
-            let there = num::to_usize(self.image.size_bytes().saturating_sub(at).min(wanted))?;
-            // Behind the end of the disk there is nothing to read, not even nothing.
-            if let Some(there) = bytes.get_mut(..there).filter(|there| !there.is_empty()) {
-                self.image.read_at(there, at)?;
-            }
-            change(&mut bytes, at);
-            Ok(bytes)
-        };
-        let head = part(ProbeWindow::HEAD_BYTES, false)?;
-        let tail = part(ProbeWindow::TAIL_BYTES, true)?;
-        let window = ProbeWindow { head: &head, tail: &tail, len_bytes: len };
+    fn check_window(&self, len: u64, change: impl Fn(&mut [u8])) -> Result<()> {
+        let wanted = len.min(num::to_u64(ProbeWindow::HEAD_BYTES));
+        let mut head = vec![0; num::to_usize(wanted)?];
+        let there = num::to_usize(self.image.size_bytes().min(wanted))?;
+        // Behind the end of the disk there is nothing to read, not even nothing.
+        if let Some(there) = head.get_mut(..there).filter(|there| !there.is_empty()) {
+            self.image.read_at(there, 0)?;
+        }
+        change(&mut head);
+        let window = ProbeWindow { head: &head, name: None, len_bytes: len };
         match choose(self.formats, &window) {
             Ok(found) if found.certainty == Match::Fallback => Ok(()),
             _ => Err(Error::io("write what would look like another format", 0)(not_permitted())),
@@ -89,26 +80,15 @@ impl GuardedRaw {
     }
 }
 
-/// Puts what is written to `range` into `part`, which starts at `at`.
-fn overlay(part: &mut [u8], at: u64, range: &Range<u64>, bytes: Option<&[u8]>) {
-    let end = at.saturating_add(num::to_u64(part.len())).min(range.end);
-    let start = at.max(range.start);
-    let index = |position: u64, base: u64| usize::try_from(position.saturating_sub(base)).ok();
-    if start >= end {
+/// Puts what is written to `range` into `head`, the first bytes of the file.
+fn overlay(head: &mut [u8], range: &Range<u64>, bytes: Option<&[u8]>) {
+    let Some(to) = usize::try_from(range.start).ok().and_then(|start| head.get_mut(start..)) else {
         return;
-    }
-    let (Some(to_start), Some(to_end)) = (index(start, at), index(end, at)) else { return };
-    let Some(to) = part.get_mut(to_start..to_end) else { return };
+    };
+    let len = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
     match bytes {
-        None => to.fill(0),
-        Some(bytes) => {
-            let (from_start, from_end) = (index(start, range.start), index(end, range.start));
-            if let (Some(from_start), Some(from_end)) = (from_start, from_end)
-                && let Some(from) = bytes.get(from_start..from_end)
-            {
-                to.copy_from_slice(from);
-            }
-        }
+        None => to.iter_mut().take(len).for_each(|byte| *byte = 0),
+        Some(bytes) => to.iter_mut().zip(bytes).for_each(|(byte, new)| *byte = *new),
     }
 }
 
@@ -194,7 +174,7 @@ impl Resize for GuardedRaw {
     fn resize(&self, size_bytes: u64, preallocation: Preallocation) -> Result<()> {
         let resizer = self.image.resizer().ok_or(Error::ReadOnly("it was opened for reading"))?;
         let _alone = self.probed_part.lock().unwrap_or_else(PoisonError::into_inner);
-        self.check_window(size_bytes, |_, _| {})?;
+        self.check_window(size_bytes, |_| {})?;
         resizer.resize(size_bytes, preallocation)
     }
 }

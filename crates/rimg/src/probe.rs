@@ -13,23 +13,20 @@ pub struct Probed {
     pub certainty: Match,
 }
 
-/// Finds the format of a file among `formats` from its first and last bytes, which are read once.
+/// Finds the format of a file among `formats` from its first bytes, which are read once, and its
+/// `name`, where it has one.
 ///
 /// # Errors
 /// [`Error::Denied`] when two formats claim the file with equal right: programs that disagree on
 /// what it is are the stuff of attacks, so somebody has to say. [`Error::WrongFormat`] when none
 /// does; what the storage says.
-pub fn probe(formats: Formats, file: &dyn Storage) -> Result<Probed> {
+pub fn probe(formats: Formats, file: &dyn Storage, name: Option<&str>) -> Result<Probed> {
     let len_bytes = file.len_bytes().map_err(Error::io("read file length", 0))?;
-    let part = |wanted: usize| num::to_usize(len_bytes.min(num::to_u64(wanted)));
-    let mut head = vec![0; part(ProbeWindow::HEAD_BYTES)?];
-    let mut tail = vec![0; part(ProbeWindow::TAIL_BYTES)?];
-    let tail_at = len_bytes.saturating_sub(num::to_u64(tail.len()));
-    if len_bytes > 0 {
+    let mut head = vec![0; num::to_usize(len_bytes.min(num::to_u64(ProbeWindow::HEAD_BYTES)))?];
+    if !head.is_empty() {
         file.read_exact_at(&mut head, 0).map_err(Error::io("read", 0))?;
-        file.read_exact_at(&mut tail, tail_at).map_err(Error::io("read", tail_at))?;
     }
-    choose(formats, &ProbeWindow { head: &head, tail: &tail, len_bytes })
+    choose(formats, &ProbeWindow { head: &head, name, len_bytes })
 }
 
 /// The format that fits the window best.

@@ -12,12 +12,12 @@ use rimg::{
 };
 use std::sync::Arc;
 
-/// A format whose magic is a footer.
+/// A format whose magic is not at the start.
 #[derive(Debug)]
-struct Footer;
+struct Later;
 
-static FOOTER: FormatInfo = FormatInfo {
-    name: "footer",
+static LATER: FormatInfo = FormatInfo {
+    name: "later",
     description: "Test",
     amend_options: &[],
     create_options: &[],
@@ -27,13 +27,17 @@ static FOOTER: FormatInfo = FormatInfo {
     extra_options: &[],
 };
 
-impl FormatDriver for Footer {
+impl FormatDriver for Later {
     fn format(&self) -> &'static FormatInfo {
-        &FOOTER
+        &LATER
     }
 
     fn probe(&self, window: &rimg_core::ProbeWindow<'_>) -> Match {
-        if window.tail.starts_with(b"conectix") { Match::Sure } else { Match::No }
+        if window.head.get(1024..).is_some_and(|rest| rest.starts_with(b"conectix")) {
+            Match::Sure
+        } else {
+            Match::No
+        }
     }
 
     fn open(
@@ -41,7 +45,7 @@ impl FormatDriver for Footer {
         _file: Arc<dyn Storage>,
         _how: &rimg_core::OpenOptions<'_>,
     ) -> Result<Box<dyn BlockImage>> {
-        Err(Error::WrongFormat { format: "footer" })
+        Err(Error::WrongFormat { format: "later" })
     }
 
     fn create(
@@ -55,13 +59,12 @@ impl FormatDriver for Footer {
 }
 
 #[cfg(feature = "qcow2")]
-static FORMATS: rimg::Formats = &[&rimg_qcow2::DRIVER, &Footer, &rimg_raw::DRIVER];
+static FORMATS: rimg::Formats = &[&rimg_qcow2::DRIVER, &Later, &rimg_raw::DRIVER];
 #[cfg(not(feature = "qcow2"))]
-static FORMATS: rimg::Formats = &[&Footer, &rimg_raw::DRIVER];
+static FORMATS: rimg::Formats = &[&Later, &rimg_raw::DRIVER];
 
-fn with_footer(mut bytes: Vec<u8>) -> Vec<u8> {
-    let at = bytes.len() - 512;
-    bytes[at..at + 8].copy_from_slice(b"conectix");
+fn with_magic(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes[1024..1032].copy_from_slice(b"conectix");
     bytes
 }
 
@@ -82,11 +85,11 @@ fn files_of_any_length_are_probed() {
 #[test]
 #[cfg(feature = "qcow2")]
 fn a_file_that_two_formats_claim_needs_a_word() {
-    let polyglot = with_footer(qcow2(None, Some(1)));
+    let polyglot = with_magic(qcow2(None, Some(1)));
     let opener = Opener::new().formats(FORMATS);
     let error = opener.open_storage(store(polyglot.clone())).unwrap_err();
     assert!(matches!(error.source, Error::Denied(_)));
-    assert!(full(&error).contains("qcow2 or footer"), "{}", full(&error));
+    assert!(full(&error).contains("qcow2 or later"), "{}", full(&error));
     let image = opener.format("qcow2").open_storage(store(polyglot)).unwrap();
     assert!(!image.is_probed());
 }
@@ -126,14 +129,13 @@ fn a_guessed_raw_image_cannot_become_another_format() {
         }
         opener.open_storage(Arc::new(MemoryStorage::with_len(size))).unwrap()
     };
-    let footer = with_footer(vec![0; 512]);
     let guessed = open(None);
     let writer = guessed.writer().unwrap();
     assert!(guessed.layers()[0].guarded);
     assert!(guessed.file(0).unwrap().writer().is_none());
     for (bytes, at) in [
-        (footer.clone(), size - 512),
-        (with_footer(vec![1; 4096]), size - 4096),
+        (b"conectix".to_vec(), 1024),
+        (with_magic(vec![1; 4096]), 0),
         #[cfg(feature = "qcow2")]
         (qcow2(None, None), 0),
         #[cfg(feature = "qcow2")]
@@ -143,15 +145,12 @@ fn a_guessed_raw_image_cannot_become_another_format() {
         assert_eq!(error.as_io().and_then(std::io::Error::raw_os_error), Some(1), "{error:?}");
     }
     // Piece by piece does not help.
-    writer.write_at(b"conec", size - 512).unwrap();
-    assert!(writer.write_at(b"tix", size - 512 + 5).is_err());
-    // Neither does moving the end to where a footer is.
-    writer.write_at(&footer, 4096).unwrap();
-    let resizer = guessed.resizer().unwrap();
-    assert!(resizer.resize(4096 + 512, Preallocation::Off).is_err());
-    resizer.resize(8192, Preallocation::Off).unwrap();
-    resizer.resize(1 << 20, Preallocation::Off).unwrap();
-    resizer.resize(8192, Preallocation::Off).unwrap();
+    writer.write_at(b"conec", 1024).unwrap();
+    assert!(writer.write_at(b"tix", 1024 + 5).is_err());
+    // Growing the file over what lies behind its end does not, either: that is nothing.
+    guessed.resizer().unwrap().resize(512, Preallocation::Off).unwrap();
+    guessed.resizer().unwrap().resize(size, Preallocation::Off).unwrap();
+    writer.write_at(b"tix", 1024 + 5).unwrap();
     // Everything else goes.
     writer.write_at(b"boot sector", 0).unwrap();
     writer.write_zeroes_at(0..512).unwrap();
@@ -160,5 +159,5 @@ fn a_guessed_raw_image_cannot_become_another_format() {
 
     let told = open(Some("raw"));
     assert!(!told.layers()[0].guarded);
-    told.writer().unwrap().write_at(&footer, size - 512).unwrap();
+    told.writer().unwrap().write_at(b"conectix", 1024).unwrap();
 }

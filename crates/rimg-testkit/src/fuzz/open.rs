@@ -23,7 +23,7 @@ const READ_BYTES: u64 = 100_000;
 pub fn open(driver: &dyn FormatDriver, bytes: &[u8]) {
     let _: Match = driver.probe(&ProbeWindow {
         head: &bytes[..bytes.len().min(ProbeWindow::HEAD_BYTES)],
-        tail: &bytes[bytes.len().saturating_sub(ProbeWindow::TAIL_BYTES)..],
+        name: None,
         len_bytes: num::to_u64(bytes.len()),
     });
     let file = MemoryStorage::from(bytes);

@@ -109,8 +109,8 @@ impl Beside {
         let bytes = fs::read(path).unwrap_or_default();
         let head = bytes.get(..ProbeWindow::HEAD_BYTES).unwrap_or(&bytes);
         let len_bytes = rimg_core::num::to_u64(bytes.len());
-        let tail_at = bytes.len().saturating_sub(ProbeWindow::TAIL_BYTES);
-        let window = ProbeWindow { head, tail: &bytes[tail_at..], len_bytes };
+        let name = path.to_string_lossy();
+        let window = ProbeWindow { head, name: Some(&name), len_bytes };
         self.driver.probe(&window) == Match::Sure
     }
 }
