@@ -16,7 +16,7 @@ use crate::unit::{ENCODED_UNIT_BYTES, UNIT_BYTES, Unit};
 use crate::worker::{Task, Worker};
 use core::ops::Range;
 use rimg_core::num::to_u64;
-use rimg_core::{BlockImage, CompressedWrite, ImageWrite};
+use rimg_core::{BlockImage, CompressedWrite, ExtentKind, ImageWrite};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 
@@ -316,6 +316,13 @@ fn zero_from(writer: &dyn ImageWrite, options: &ConvertOptions) -> u64 {
     }
 }
 
+/// Whether the disk has its clusters in their places already.
+fn is_preallocated(target: &dyn BlockImage) -> bool {
+    let first = target.size_bytes().min(SECTOR_BYTES);
+    let extent = (first > 0).then(|| target.extent_at(0..first).ok()).flatten();
+    extent.is_some_and(|extent| matches!(extent.kind, ExtentKind::Data(_)))
+}
+
 /// How the target is to be written, from what it is and what was asked for.
 fn geometry(
     target: &dyn BlockImage,
@@ -331,7 +338,9 @@ fn geometry(
     let cluster = match coding {
         Some(coding) => Some(to_u64(coding.cluster_bytes)),
         // Zeroes in parts of a cluster cost more than they save, where they have to be written; and
-        // a cluster that has data is whole, as with QEMU, unless that would be a lot.
+        // a cluster that has data is whole, as with QEMU, unless that would be a lot. Those that
+        // are there beforehand are not.
+        None if is_preallocated(target) => None,
         None => {
             let cluster = target.info().ok().and_then(|info| info.cluster_bytes);
             cluster.filter(|cluster| zero_from != 0 || *cluster < to_u64(UNIT_BYTES))

@@ -48,7 +48,8 @@ pub trait ImageWrite: Send + Sync {
     /// file for the same contents writes to such an image in order.
     fn places_in_order(&self) -> bool;
 
-    /// Whether every byte not written since the image was created reads as zeroes.
+    /// Whether every byte not written since the image was created reads as zeroes. Whoever asks
+    /// has just created it: an image in use may say either.
     fn is_zero_initialised(&self) -> bool;
 
     /// Promises that the caller runs no risk in losing the whole image to a crash before the next

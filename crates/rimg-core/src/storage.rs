@@ -104,6 +104,15 @@ pub trait StorageWrite: Storage {
     /// What the operating system says.
     fn set_len_bytes(&self, len: u64) -> io::Result<()>;
 
+    /// Whether bytes read as zeroes that were never written: so it is with files, which begin
+    /// empty, and not with devices, which hold what their last user left.
+    ///
+    /// An image may take a place that it gives to the guest for zeroes where this is so. Saying
+    /// `false` is always right.
+    fn is_zero_where_unwritten(&self) -> bool {
+        false
+    }
+
     /// Makes all completed writes durable.
     ///
     /// # Errors

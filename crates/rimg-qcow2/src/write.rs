@@ -92,7 +92,12 @@ impl ImageWrite for Qcow2Image {
     }
 
     fn is_zero_initialised(&self) -> bool {
-        self.was_blank
+        // Made with its clusters in their places.
+        let file = self.data_file.as_ref().unwrap_or(&self.file);
+        let is_plain = self.backing.is_none() && !self.backing_left_out;
+        let is_plain = is_plain && self.encryption.is_none();
+        let is_zero = StorageWrite::is_zero_where_unwritten;
+        self.was_blank || (is_plain && file.writer().is_some_and(is_zero))
     }
 
     fn relax_until_flush(&self) {

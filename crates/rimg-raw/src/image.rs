@@ -97,7 +97,8 @@ impl RawImage {
     }
 
     pub(crate) fn is_zero_initialised(&self) -> bool {
-        self.was_unwritten
+        let is_zero = StorageWrite::is_zero_where_unwritten;
+        self.was_unwritten || (self.window.start == 0 && self.file.writer().is_some_and(is_zero))
     }
 
     pub(crate) fn writable(&self) -> Result<&dyn StorageWrite> {

@@ -131,17 +131,19 @@ proptest! {
 }
 
 #[test]
-fn a_new_image_is_zero_initialised_and_a_used_one_is_not() {
+fn a_new_image_is_zero_initialised_however_its_space_was_set_aside() {
     let dir = MemoryDir::new(DRIVERS);
-    dir.create("disk", "raw", 1 << 20, &RawOptions::new()).unwrap();
-    let image = dir.open("disk", "raw", true).unwrap();
-    assert!(image.writer().unwrap().is_zero_initialised());
-    assert!(!image.writer().unwrap().places_in_order());
-    image.writer().unwrap().write_at(b"x", 5).unwrap();
-    assert!(image.writer().unwrap().is_zero_initialised());
-    image.close().unwrap();
-    let image = dir.open("disk", "raw", true).unwrap();
-    assert!(!image.writer().unwrap().is_zero_initialised());
+    for preallocation in ["off", "falloc", "full"] {
+        let mut options = RawOptions::new();
+        options.set("preallocation", preallocation);
+        dir.create("disk", "raw", 1 << 20, &options).unwrap();
+        let image = dir.open("disk", "raw", true).unwrap();
+        assert!(image.writer().unwrap().is_zero_initialised());
+        assert!(!image.writer().unwrap().places_in_order());
+        image.writer().unwrap().write_at(b"x", 5).unwrap();
+        assert!(image.writer().unwrap().is_zero_initialised());
+        image.close().unwrap();
+    }
 }
 
 #[test]

@@ -258,6 +258,10 @@ impl StorageWrite for DebugStorage {
         self.writer_below()?.set_len_bytes(len)
     }
 
+    fn is_zero_where_unwritten(&self) -> bool {
+        self.below.writer().is_some_and(StorageWrite::is_zero_where_unwritten)
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.note("flush_to_os");
         self.note("flush_to_disk");

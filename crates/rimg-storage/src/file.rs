@@ -219,6 +219,10 @@ impl StorageWrite for FileStorage {
         self.written()
     }
 
+    fn is_zero_where_unwritten(&self) -> bool {
+        self.kind != Kind::Device
+    }
+
     fn sync(&self) -> io::Result<()> {
         if self.options.cache == CacheMode::Unsafe { Ok(()) } else { Ok(fdatasync(&self.file)?) }
     }

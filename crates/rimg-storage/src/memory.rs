@@ -187,6 +187,10 @@ impl StorageWrite for MemoryStorage {
         Ok(())
     }
 
+    fn is_zero_where_unwritten(&self) -> bool {
+        true
+    }
+
     fn sync(&self) -> io::Result<()> {
         Ok(())
     }

@@ -177,6 +177,10 @@ impl StorageWrite for RecordingStorage {
         Ok(())
     }
 
+    fn is_zero_where_unwritten(&self) -> bool {
+        true
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.record(Record::Sync);
         Ok(())

@@ -3,7 +3,7 @@
 use crate::descriptor::Descriptor;
 use crate::image::{Body, Part, VmdkImage, unsupported};
 use crate::spec::{SECTOR_BYTES, descriptor};
-use rimg_core::{Error, ExtentKind, Preallocation, Resize, Result, Storage, Zeroing};
+use rimg_core::{Error, ExtentKind, Preallocation, Resize, Result, Storage, StorageWrite, Zeroing};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -127,6 +127,9 @@ pub(crate) fn is_blank(files: &[Arc<dyn Storage>], parts: &[Part]) -> Result<boo
                 Body::Zero => break,
                 Body::Flat { at: start } => {
                     let Some(file) = files.get(usize::from(part.file)) else { return Ok(false) };
+                    if file.writer().is_some_and(StorageWrite::is_zero_where_unwritten) {
+                        break;
+                    }
                     let host = start.saturating_add(at);
                     let run = file.run_at(host).map_err(Error::io("look for holes", host))?;
                     if run.is_data || run.len_bytes == 0 {

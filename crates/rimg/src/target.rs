@@ -196,6 +196,10 @@ impl StorageWrite for NewFile {
         self.file.set_len_bytes(len)
     }
 
+    fn is_zero_where_unwritten(&self) -> bool {
+        self.file.is_zero_where_unwritten()
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.begin()?;
         self.file.sync()

@@ -139,6 +139,8 @@ fn write_mapping(
                 bytes.extend_from_slice(&[0; 8]);
             }
         }
+        // Whole clusters have no holes: see `take_table_clusters`.
+        bytes.resize(num::to_usize(g.cluster_bytes())?, 0);
         let at = g.cluster_offset(*table);
         file.write_all_at(&bytes, at).map_err(Error::io("write L2 table", at))?;
     }
