@@ -56,6 +56,29 @@ fn a_source_that_is_shared_is_not_taken_for_a_target() {
     assert_eq!(fs::read(folder.path().join("disk")).unwrap(), [7; 1024]);
 }
 
+#[test]
+fn a_signal_asks_how_far_the_work_is() {
+    for flags in [&[][..], &["-q"]] {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("source"), vec![7; 8 << 20]).unwrap();
+        let args = [&["convert", "-r", "4M"], flags, &["source", "target"]].concat();
+        let output = signal(folder.path(), &args, Signal::USR1);
+        assert_eq!(output.status.code(), Some(0));
+        assert!(output.stdout.is_empty());
+        let said = String::from_utf8(output.stderr).unwrap();
+        let percent = said.strip_prefix("    (").and_then(|rest| rest.strip_suffix("/100%)\n"));
+        let percent: f64 = percent.unwrap_or_else(|| panic!("{said:?}")).parse().unwrap();
+        assert!(percent > 0.0 && percent <= 100.0, "{percent}");
+    }
+    // Whoever sees it anyway need not ask.
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("source"), vec![7; 8 << 20]).unwrap();
+    let args = ["convert", "-p", "-r", "4M", "source", "target"];
+    let output = signal(folder.path(), &args, Signal::USR1);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(output.stderr.is_empty());
+}
+
 fn command(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rimg"));
     command.args(args).current_dir(folder).stdin(Stdio::null());
@@ -63,15 +86,19 @@ fn command(folder: &Path, args: &[&str]) -> Command {
     command
 }
 
-/// Starts rimg, waits until data arrives in `target`, and sends it an interrupt.
 fn interrupt(folder: &Path, args: &[&str]) -> Output {
+    signal(folder, args, Signal::INT)
+}
+
+/// Starts rimg, waits until data arrives in `target`, and sends it a signal.
+fn signal(folder: &Path, args: &[&str], signal: Signal) -> Output {
     let child = command(folder, args).spawn().unwrap();
     let start = Instant::now();
     while first_byte(&folder.join("target")) != Some(7) {
         assert!(start.elapsed() < Duration::from_secs(20), "nothing is written");
         thread::sleep(Duration::from_millis(20));
     }
-    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    kill_process(Pid::from_child(&child), signal).unwrap();
     child.wait_with_output().unwrap()
 }
 

@@ -136,7 +136,7 @@ pub fn compare(
     let engine = Engine {
         planner: Mutex::new(Planner::new(&sources, same, size, options.strict)),
         sources: &sources,
-        meter: Meter::new(observer, size),
+        meter: Meter::new(observer, move || size),
         stop: Stop::new(cancel),
     };
     let difference = engine.run(threads(options.threads))?;

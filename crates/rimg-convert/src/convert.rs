@@ -147,12 +147,9 @@ impl<'a> Engine<'a> {
         cancel: &'a AtomicBool,
     ) -> Self {
         let size = task.source.size_bytes();
-        let planner = || Planner::new(task.source.walk(part.shared_from), size, task.geometry);
+        let planner = move || Planner::new(task.source.walk(part.shared_from), size, task.geometry);
         // Holes take no time; counting them would cost nothing but show little.
-        let work = match observer.is_watching() {
-            true => planner().data_bytes().unwrap_or(size),
-            false => size,
-        };
+        let work = move || planner().data_bytes().unwrap_or(size);
         let order = order(&target, options);
         let threads = threads(options.threads);
         let units = match options.units_in_flight {

@@ -124,7 +124,7 @@ pub fn pour(
     if options.target_is_new {
         basin.writer.relax_until_flush();
     }
-    let meter = Meter::new(observer, target.size_bytes());
+    let meter = Meter::new(observer, || target.size_bytes());
     let mut at = 0;
     while let Some(chunk) = inflow.next(at, cancel)? {
         let end = at + to_u64(chunk.len());

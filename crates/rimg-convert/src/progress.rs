@@ -1,11 +1,12 @@
 //! Telling how far the work is, and what went wrong without ending it.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 /// Is told how the work goes, by whichever thread did some of it; calls never overlap.
 pub trait Observer: Sync {
-    /// Whether progress is of interest: what there is to do is then counted before it is done.
+    /// Whether progress is of interest now. Asked again and again; what there is to do is counted
+    /// when it first is.
     fn is_watching(&self) -> bool {
         true
     }
@@ -47,42 +48,67 @@ pub enum Warning {
     },
 }
 
-/// Counts what is done and reports it.
+/// Counts what is done and reports it, when somebody wants to know.
 pub(crate) struct Meter<'a> {
     observer: &'a dyn Observer,
-    total: u64,
+    count: Box<dyn Fn() -> u64 + Send + Sync + 'a>,
+    total: OnceLock<u64>,
     done: AtomicU64,
     reported: Mutex<u64>,
 }
 
 impl<'a> Meter<'a> {
-    pub(crate) fn new(observer: &'a dyn Observer, total: u64) -> Self {
-        observer.progress(0, total);
-        Self { observer, total, done: AtomicU64::new(0), reported: Mutex::new(0) }
+    /// `count` says how much there is to do, in bytes. It is asked once at most.
+    pub(crate) fn new(
+        observer: &'a dyn Observer,
+        count: impl Fn() -> u64 + Send + Sync + 'a,
+    ) -> Self {
+        let meter = Self {
+            observer,
+            count: Box::new(count),
+            total: OnceLock::new(),
+            done: AtomicU64::new(0),
+            reported: Mutex::new(0),
+        };
+        if observer.is_watching() {
+            observer.progress(0, meter.total());
+        }
+        meter
+    }
+
+    fn total(&self) -> u64 {
+        *self.total.get_or_init(&self.count)
     }
 
     /// Counts `bytes` and reports, unless another thread is reporting now.
     pub(crate) fn add(&self, bytes: u64) {
         self.done.fetch_add(bytes, Ordering::Relaxed);
+        if !self.observer.is_watching() {
+            return;
+        }
         // Loading under the lock keeps what is reported from going backwards.
         if let Ok(mut reported) = self.reported.try_lock() {
             let done = self.done.load(Ordering::Relaxed);
             // The end is reported by `finish`, once the target is complete.
-            if done > *reported && done < self.total {
+            let total = self.total();
+            if done > *reported && done < total {
                 *reported = done;
-                self.observer.progress(done, self.total);
+                self.observer.progress(done, total);
             }
         }
     }
 
     pub(crate) fn finish(&self) {
-        self.observer.progress(self.total, self.total);
+        if self.observer.is_watching() {
+            self.observer.progress(self.total(), self.total());
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::AtomicBool;
     use std::thread;
 
     #[derive(Default)]
@@ -97,16 +123,49 @@ mod tests {
     #[test]
     fn never_goes_backwards_and_ends_once() {
         let log = Log::default();
-        let meter = Meter::new(&log, 8000);
+        let meter = Meter::new(&log, || 8000);
         thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| (0..1000).for_each(|_| meter.add(1)));
             }
         });
         meter.finish();
+        drop(meter);
         let log = log.0.into_inner().unwrap();
         assert!(log.is_sorted_by(|a, b| a < b), "{log:?}");
         assert_eq!(log.first(), Some(&0));
         assert_eq!(log.last(), Some(&8000));
+    }
+
+    #[test]
+    fn what_there_is_to_do_is_counted_when_somebody_asks() {
+        #[derive(Default)]
+        struct Asked(AtomicBool, Log);
+
+        impl Observer for Asked {
+            fn is_watching(&self) -> bool {
+                self.0.swap(false, Ordering::Relaxed)
+            }
+
+            fn progress(&self, done_bytes: u64, total_bytes: u64) {
+                self.1.progress(done_bytes, total_bytes);
+            }
+        }
+
+        let (asked, counted) = (Asked::default(), AtomicU64::new(0));
+        let meter = Meter::new(&asked, || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            10
+        });
+        meter.add(2);
+        assert_eq!(counted.load(Ordering::Relaxed), 0);
+        asked.0.store(true, Ordering::Relaxed);
+        meter.add(3);
+        meter.add(1);
+        asked.0.store(true, Ordering::Relaxed);
+        meter.add(1);
+        meter.finish();
+        assert_eq!(counted.load(Ordering::Relaxed), 1);
+        assert_eq!(*asked.1.0.lock().unwrap(), [5, 7]);
     }
 }

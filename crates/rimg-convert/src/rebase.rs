@@ -98,7 +98,7 @@ pub fn rebase(
             is_cached: true,
         },
         window: Window::new(Order::Planned, threads.saturating_add(2)),
-        meter: Meter::new(observer, overlay.size_bytes()),
+        meter: Meter::new(observer, || overlay.size_bytes()),
         stop: Stop::new(cancel),
         copied: AtomicU64::new(0),
     };

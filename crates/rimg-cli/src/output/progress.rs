@@ -1,7 +1,10 @@
-//! How far the work is: a bar on a terminal, elsewhere qemu-img's percentages.
+//! How far the work is: a bar on a terminal, elsewhere qemu-img's percentages; and when nobody
+//! wanted to see it, one line for each SIGUSR1.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Where progress is shown, if at all.
@@ -12,10 +15,18 @@ pub(crate) struct Progress {
 
 #[derive(Debug)]
 enum Shown {
-    Nowhere,
-    Percentages { printed: Option<f32>, step: f32, to: Stream },
+    /// On standard error, when a signal asked for it.
+    OnRequest(Arc<AtomicBool>),
+    Percentages {
+        printed: Option<f32>,
+        step: f32,
+        to: Stream,
+    },
     Bar(ProgressBar, Stream),
-    Json { started: Instant, shown: Option<Instant> },
+    Json {
+        started: Instant,
+        shown: Option<Instant>,
+    },
 }
 
 /// Where percentages are printed.
@@ -31,8 +42,9 @@ const BAR_LENGTH: u64 = 10_000;
 impl Progress {
     /// Percentages are printed when they grew by more than `step`.
     pub(crate) fn start(wanted: bool, step: f32) -> Self {
+        let request = request();
         let shown = if !wanted {
-            Shown::Nowhere
+            Shown::OnRequest(request)
         } else if io::stdout().is_terminal() {
             bar(Stream::Output)
         } else {
@@ -43,8 +55,9 @@ impl Progress {
 
     /// As [`start`](Self::start), on standard error: for work whose result goes to standard output.
     pub(crate) fn beside_output(wanted: bool, step: f32) -> Self {
+        let request = request();
         let shown = if !wanted {
-            Shown::Nowhere
+            Shown::OnRequest(request)
         } else if io::stderr().is_terminal() {
             bar(Stream::Error)
         } else {
@@ -53,13 +66,17 @@ impl Progress {
         Self { shown }
     }
 
-    /// Whether anybody sees it.
+    /// Whether anybody sees it now.
     pub(crate) fn is_shown(&self) -> bool {
-        !matches!(self.shown, Shown::Nowhere)
+        match &self.shown {
+            Shown::OnRequest(request) => request.load(Ordering::Relaxed),
+            Shown::Percentages { .. } | Shown::Bar(..) | Shown::Json { .. } => true,
+        }
     }
 
     /// As lines of JSON on standard error.
     pub(crate) fn json() -> Self {
+        let _ = request();
         Self { shown: Shown::Json { started: Instant::now(), shown: None } }
     }
 
@@ -80,7 +97,12 @@ impl Progress {
     /// Shows `percent`, if it is worth it.
     pub(crate) fn set(&mut self, percent: f32) {
         match &mut self.shown {
-            Shown::Nowhere | Shown::Json { .. } => {}
+            Shown::Json { .. } => {}
+            Shown::OnRequest(request) => {
+                if request.swap(false, Ordering::Relaxed) {
+                    print_to(Stream::Error, &format!("    ({percent:.2}/100%)\n"));
+                }
+            }
             Shown::Percentages { printed, step, to } => {
                 let grown = printed.is_none_or(|printed| percent > printed + *step);
                 if grown || percent >= 100.0 {
@@ -95,7 +117,7 @@ impl Progress {
     /// Prints something else meanwhile, without a mess.
     pub(crate) fn aside(&self, say: impl FnOnce()) {
         match &self.shown {
-            Shown::Nowhere | Shown::Percentages { .. } | Shown::Json { .. } => say(),
+            Shown::OnRequest(_) | Shown::Percentages { .. } | Shown::Json { .. } => say(),
             Shown::Bar(bar, _) => bar.suspend(say),
         }
     }
@@ -103,7 +125,7 @@ impl Progress {
     /// Leaves what is shown on a line of its own.
     pub(crate) fn end(self) {
         match self.shown {
-            Shown::Nowhere | Shown::Json { .. } => {}
+            Shown::OnRequest(_) | Shown::Json { .. } => {}
             Shown::Percentages { to, .. } => print_to(to, "\n"),
             Shown::Bar(bar, stream) => {
                 bar.abandon();
@@ -111,6 +133,15 @@ impl Progress {
             }
         }
     }
+}
+
+/// What turns true with each SIGUSR1. From then on that signal ends nothing any more.
+fn request() -> Arc<AtomicBool> {
+    let request = Arc::new(AtomicBool::new(false));
+    // Without it, nobody can ask.
+    #[cfg(unix)]
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGUSR1, Arc::clone(&request));
+    request
 }
 
 /// So often a line of JSON is printed.
