@@ -8,7 +8,10 @@ use core::ops::Range;
 use rimg_core::{FindingKind, MetadataBudget, Result};
 
 /// A file does not grow by more while it is repaired, in bytes.
-pub(super) const NEAR_BYTES: u64 = 1 << 30;
+const NEAR_BYTES: u64 = 1 << 30;
+
+/// Nor by more clusters: each has a refcount, which takes time and room in the file.
+const NEAR_CLUSTERS: u64 = 1 << 16;
 
 /// Who refers to a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +56,12 @@ impl Counts {
     /// The length of the file in bytes.
     pub(super) const fn file_len(&self) -> u64 {
         self.file_len
+    }
+
+    /// So long, in bytes, the file may become while it is repaired.
+    pub(super) fn near_end(&self) -> u64 {
+        let more = NEAR_CLUSTERS.saturating_mul(self.g.cluster_bytes()).min(NEAR_BYTES);
+        self.file_len.saturating_add(more)
     }
 
     /// Takes notice that the file has become longer.
@@ -113,7 +122,7 @@ impl Counts {
         let end = at.saturating_add(bytes);
         if !self.is_in_file(end) {
             self.stray_flags |= usage != Usage::Other;
-            if end <= self.file_len.saturating_add(NEAR_BYTES) {
+            if end <= self.near_end() {
                 self.stray_end = self.stray_end.max(end);
             }
             let message = format!(

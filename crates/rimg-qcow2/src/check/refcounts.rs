@@ -2,7 +2,7 @@
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
 use super::Subject;
-use super::counts::{Counts, NEAR_BYTES};
+use super::counts::Counts;
 use super::pages::{Cell, PAGE_BITS};
 use super::report::Report;
 use super::tables::{read_words, writer};
@@ -129,7 +129,7 @@ impl<'a> Refcounts<'a> {
     /// Makes the file long enough for a block behind its end: zeroes, as reading it gave before.
     fn grow_for(&self, block: u64, counts: &mut Counts) -> Result<bool> {
         let end = block.saturating_add(self.g.cluster_bytes());
-        if end > counts.file_len().saturating_add(NEAR_BYTES) || i64::try_from(end).is_err() {
+        if end > counts.near_end() || i64::try_from(end).is_err() {
             return Ok(false);
         }
         writer(self.file)?.set_len_bytes(end).map_err(Error::io("extend file", end))?;
