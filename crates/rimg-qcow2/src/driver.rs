@@ -80,6 +80,8 @@ pub(crate) fn open(file: Arc<dyn Storage>, how: &OpenOptions<'_>) -> Result<Qcow
         return Err(Error::ReadOnly("its file was opened for reading"));
     }
     if access == Access::Write && header.has(spec::incompatible::DIRTY) {
+        // Where tables are missing, something else is wrong, and no zeroes are to take their place.
+        read_l1(file.as_ref(), header.l1_offset, header.l1_entries, &mut budget)?;
         // Refcounts were postponed by somebody who did not come to write them.
         let tell = &mut |finding: &Finding| how.gate.repairing(finding);
         repair_refcounts(file.as_ref(), &mut header, how.limits, tell)?;
