@@ -118,7 +118,14 @@ impl BlockImage for FixedImage {
         }
         let at = FileOffset { file: 0, host: HostOffset(range.start) };
         let len_bytes = range.end.saturating_sub(range.start);
-        Ok(Extent { len_bytes, kind: ExtentKind::Data(at) })
+        let run = self.file.run_at(range.start);
+        let run = run.map_err(Error::io("look for holes", range.start))?;
+        let kind = if run.is_data {
+            ExtentKind::Data(at)
+        } else {
+            ExtentKind::Zero { allocation: Some(at) }
+        };
+        Ok(Extent { len_bytes: run.len_bytes.clamp(1, len_bytes), kind })
     }
 
     fn info(&self) -> Result<ImageInfo> {
@@ -184,7 +191,8 @@ impl ImageWrite for FixedImage {
     }
 
     fn is_zero_initialised(&self) -> bool {
-        self.was_unwritten
+        let is_zero = StorageWrite::is_zero_where_unwritten;
+        self.was_unwritten || self.file.writer().is_some_and(is_zero)
     }
 }
 
