@@ -94,6 +94,13 @@ const MEANT: &[Meant] = &[
         reason: "rimg says what is not supported",
     },
     Meant {
+        verb: "amend",
+        words: "refcount_bits",
+        theirs: "exit 124",
+        ours: "exit 0",
+        reason: "qemu-img may look for a place for wider refcounts for ever",
+    },
+    Meant {
         verb: "",
         words: "",
         theirs: "This qcow2 v2 image contains bitmaps",
