@@ -1,6 +1,7 @@
 //! `bench`: how long requests to an image take.
 
 use crate::args::{CommandHelp, Example, Flag};
+use crate::class::Class;
 use crate::commands::{Command, MAX_SIZE, common, parse, ranged_size, size_between, text};
 use crate::images::{self, How, ImageName};
 use crate::message::{Stop, describe};
@@ -215,8 +216,9 @@ fn bench_image(run: &mut Run<'_>, mut args: Args, filename: &OsString) -> Result
         run.print(&format!("Sending flush every {interval} requests\n"))?;
     }
     run.flush()?;
-    let took = bench(image.disk(), options)
-        .map_err(|error| Stop::failed(format!("Failed request: {}", describe(&error))))?;
+    let took = bench(image.disk(), options).map_err(|error| {
+        Stop::failed(format!("Failed request: {}", describe(&error))).of(Class::of(&error))
+    })?;
     run.print(&format!("Run completed in {:.3} seconds.\n", took.as_secs_f64()))?;
     image.close()
 }

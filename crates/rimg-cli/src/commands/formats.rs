@@ -1,6 +1,7 @@
 //! `formats`: what can be done with images of which format.
 
 use crate::args::{CommandHelp, Example, Flag};
+use crate::class::Class;
 use crate::commands::{Command, common, output_form, parse};
 use crate::json::pretty;
 use crate::message::{Stop, describe};
@@ -73,7 +74,9 @@ const TRIAL_BYTES: u64 = 4 << 20;
 /// memory for a look at it.
 fn row(driver: &dyn FormatDriver) -> Result<Row, Stop> {
     let info = driver.format();
-    let failed = |error: &Error| Stop::failed(format!("{}: {}", info.name, describe(error)));
+    let failed = |error: &Error| {
+        Stop::failed(format!("{}: {}", info.name, describe(error))).of(Class::of(error))
+    };
     let (image, options) = match info.writable {
         true => trial(driver).map(|(image, options)| (Some(image), options)),
         false => Ok((None, RawOptions::new())),

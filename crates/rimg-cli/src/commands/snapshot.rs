@@ -1,6 +1,7 @@
 //! `snapshot`: the internal snapshots of an image.
 
 use crate::args::{CommandHelp, Example, Flag};
+use crate::class::Class;
 use crate::commands::{Command, common, parse, text};
 use crate::epoch::source_date_epoch;
 use crate::images::{self, How, ImageName, Opened};
@@ -144,7 +145,7 @@ fn list(run: &mut Run<'_>, opened: &Opened) -> Result<(), Stop> {
     let Some(snapshots) = opened.disk().snapshots() else { return Ok(()) };
     let all = snapshots.list().map_err(|error| {
         let name = &opened.filename;
-        Stop::failed(format!("Could not open '{name}': {}", describe(&error)))
+        Stop::failed(format!("Could not open '{name}': {}", describe(&error))).of(Class::of(&error))
     })?;
     if all.is_empty() { Ok(()) } else { run.print(&output::table(&all)) }
 }
@@ -155,31 +156,38 @@ fn editor(opened: &Opened) -> Option<&dyn SnapshotEdit> {
 
 fn create(opened: &Opened, name: &str) -> Result<(), Stop> {
     let failed = |why: &str| Stop::failed(format!("Could not create snapshot '{name}': {why}"));
-    let editor = editor(opened).ok_or_else(|| failed(NOT_SUPPORTED))?;
+    let editor = editor(opened).ok_or_else(|| failed(NOT_SUPPORTED).of(Class::Unsupported))?;
     let (date_seconds, date_nanoseconds) = now()?;
     let new = NewSnapshot { name: cut(name), date_seconds, date_nanoseconds };
-    editor.create(&new).map(drop).map_err(|error| failed(&words(&error)))
+    editor.create(&new).map(drop).map_err(|error| failed(&words(&error)).of(Class::of(&error)))
 }
 
 fn apply(opened: &Opened, name: &str) -> Result<(), Stop> {
     let failed = |why: &str| Stop::failed(format!("Could not apply snapshot '{name}': {why}"));
-    let editor = editor(opened).ok_or_else(|| failed("Block driver does not support snapshots"))?;
+    let none = "Block driver does not support snapshots";
+    let editor = editor(opened).ok_or_else(|| failed(none).of(Class::Unsupported))?;
     match editor.apply(&SnapshotSelector::IdOrName(name)) {
         Ok(true) => Ok(()),
-        Ok(false) => Err(failed("Failed to load snapshot: No such file or directory")),
+        Ok(false) => {
+            let none = "Failed to load snapshot: No such file or directory";
+            Err(failed(none).of(Class::NotFound))
+        }
         Err(Error::InvalidOption { option: "bitmap", reason }) => Err(failed(&reason)),
-        Err(error) => Err(failed(&format!("Failed to load snapshot: {}", words(&error)))),
+        Err(error) => {
+            let why = format!("Failed to load snapshot: {}", words(&error));
+            Err(failed(&why).of(Class::of(&error)))
+        }
     }
 }
 
 /// An identifier is no name here, unlike for `-a`.
 fn delete(opened: &Opened, name: &str) -> Result<(), Stop> {
     let failed = |why: &str| Stop::failed(format!("Could not delete snapshot '{name}': {why}"));
-    let editor = editor(opened).ok_or_else(|| failed(NOT_FOUND))?;
+    let editor = editor(opened).ok_or_else(|| failed(NOT_FOUND).of(Class::Unsupported))?;
     match editor.delete(&SnapshotSelector::Fields { id: None, name: Some(name) }) {
         Ok(true) => Ok(()),
-        Ok(false) => Err(failed(NOT_FOUND)),
-        Err(error) => Err(failed(&words(&error))),
+        Ok(false) => Err(failed(NOT_FOUND).of(Class::NotFound)),
+        Err(error) => Err(failed(&words(&error)).of(Class::of(&error))),
     }
 }
 

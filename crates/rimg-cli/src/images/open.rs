@@ -353,6 +353,7 @@ impl Opened {
         self.image.info().map_err(|error| {
             let name = &self.filename;
             Stop::failed(format!("Could not open '{name}': {}", describe(&error)))
+                .of(Class::of(&error))
         })
     }
 
@@ -361,6 +362,7 @@ impl Opened {
         self.report_or_error(info).map_err(|error| {
             let name = &self.filename;
             Stop::failed(format!("Could not read '{name}': {}", describe_io(&error)))
+                .of(Class::of(&error))
         })
     }
 
@@ -430,6 +432,7 @@ impl Opened {
         let filename = self.filename;
         self.image.close().map_err(|error| {
             Stop::failed(format!("error while closing '{filename}': {}", describe(&error.source)))
+                .of(Class::of(&error.source))
         })
     }
 }

@@ -1,6 +1,7 @@
 //! `-`: raw disks from standard input, images to standard output.
 
 use super::{Sources, Target, Trouble, explain, open_target, options};
+use crate::class::Class;
 use crate::commands::convert::args::Args;
 use crate::commands::watch::{Watch, cancel_on_signals};
 use crate::images::{self, TargetWishes};
@@ -117,8 +118,9 @@ pub(super) fn to_output(args: &Args, watch: &Watch<'_>) -> Result<(), Stop> {
         options: &planned.options,
     };
     let out = io::stdout().as_fd().try_clone_to_owned().map(File::from);
-    let out =
-        out.map_err(|error| Stop::failed(format!("standard output: {}", describe_io(&error))))?;
+    let out = out.map_err(|error| {
+        Stop::failed(format!("standard output: {}", describe_io(&error))).of(Class::of(&error))
+    })?;
     let cancel = cancel_on_signals()?;
     let images = sources.images();
     let done = convert_to_stream(&images, target, Box::new(out), &options(args), watch, &cancel);
@@ -137,8 +139,9 @@ pub(super) fn to_output(args: &Args, watch: &Watch<'_>) -> Result<(), Stop> {
 
 /// Writes what comes from standard input into an image.
 pub(super) fn from_input(args: &Args, watch: &Watch<'_>) -> Result<(), Stop> {
-    let failed =
-        |error: io::Error| Stop::failed(format!("standard input: {}", describe_io(&error)));
+    let failed = |error: io::Error| {
+        Stop::failed(format!("standard input: {}", describe_io(&error))).of(Class::of(&error))
+    };
     let mut input = io::stdin().as_fd().try_clone_to_owned().map(File::from).map_err(failed)?;
     let rest = rest_of(&mut input);
     let cancel = cancel_on_signals()?;

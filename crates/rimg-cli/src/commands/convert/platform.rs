@@ -2,6 +2,7 @@
 
 use super::args::Args;
 use super::{Sources, Trouble};
+use crate::class::Class;
 use crate::commands::platform::{broken, look_at, report};
 use crate::commands::text;
 use crate::commands::watch::{Watch, cancel_on_signals};
@@ -27,7 +28,8 @@ pub(super) fn complete(platform: Platform, target: &Opened) -> Result<(), Troubl
         return Ok(());
     }
     let Some(file) = target.disk().file(0) else { return Ok(()) };
-    let failed = |error| Stop::failed(format!("filling holes: {}", describe(&error)));
+    let failed =
+        |error| Stop::failed(format!("filling holes: {}", describe(&error))).of(Class::of(&error));
     // What is still in memory makes the file longer.
     let flushed = target.disk().writer().map_or(Ok(()), |writer| writer.flush());
     flushed.and_then(|()| fill_holes(file.as_ref())).map_err(|error| Trouble::Half(failed(error)))
@@ -69,6 +71,7 @@ pub(super) fn to_archive(platform: Platform, args: &Args, watch: &Watch<'_>) -> 
     let cancel = cancel_on_signals()?;
     let failed = |doing: &str, error: &std::io::Error| {
         Stop::failed(format!("{}: {doing}: {}", text(&args.target), describe_io(error)))
+            .of(Class::of(error))
     };
     let name = ImageName::parse(&args.target, false, &mut How::default())?;
     let Some(path) = name.path() else {

@@ -5,6 +5,7 @@ mod preallocated;
 mod unsaid;
 
 use crate::args::{CommandHelp, Example, Flag};
+use crate::class::Class;
 use crate::commands::{Command, MAX_SIZE, common, known, output_form, parse, ranged_size, text};
 use crate::images::{self, How, ImageName, Opened};
 use crate::message::{Stop, describe};
@@ -217,8 +218,10 @@ fn print_if_long(run: &mut Run<'_>, text: &mut String) -> Result<(), Stop> {
 fn entries(opened: &Opened, range: Range<u64>) -> impl Iterator<Item = Result<MapEntry, Stop>> {
     let mut entries = MapEntries::within(opened.disk(), range);
     let mut holes = Holes::new(opened.disk());
-    let failed =
-        |error| Stop::failed(format!("Failed to read image metadata: {}", describe(&error)));
+    let failed = |error| {
+        Stop::failed(format!("Failed to read image metadata: {}", describe(&error)))
+            .of(Class::of(&error))
+    };
     std::iter::from_fn(move || {
         loop {
             if let Some(piece) = holes.next_piece() {

@@ -1,5 +1,6 @@
 //! `--picture`: the map for the eye.
 
+use crate::class::Class;
 use crate::images::Opened;
 use crate::message::{Stop, describe, describe_io};
 use crate::output::picture::{Picture, svg, text};
@@ -40,6 +41,7 @@ pub(super) fn draw(
     let picture = picture(opened, range, SVG_COLUMNS.saturating_mul(SVG_ROWS))?;
     fs::write(file, svg(&picture, SVG_COLUMNS)).map_err(|error| {
         Stop::failed(format!("Cannot write '{}': {}", file.to_string_lossy(), describe_io(&error)))
+            .of(Class::of(&error))
     })
 }
 
@@ -57,6 +59,7 @@ fn picture(opened: &Opened, range: Range<u64>, cells: usize) -> Result<Picture, 
     for extent in ChainExtents::within(opened.disk(), range.clone()) {
         let mut extent = extent.map_err(|error| {
             Stop::failed(format!("Failed to read image metadata: {}", describe(&error)))
+                .of(Class::of(&error))
         })?;
         extent.start = extent.start.saturating_sub(range.start);
         picture.add(&extent);
