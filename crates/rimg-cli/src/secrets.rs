@@ -6,6 +6,7 @@ use crate::message::{Stop, describe_io};
 use crate::options::split_list;
 use rimg::{RawOptions, Secret};
 use rimg_crypto::decrypt_aes_cbc;
+use std::ffi::OsStr;
 use std::fs;
 
 /// The bytes of a block of AES, and of an initialisation vector.
@@ -29,7 +30,11 @@ const WITHOUT_EFFECT: &[&str] = &[
 ///
 /// # Errors
 /// The message.
-pub(crate) fn add_object(secrets: &mut RawOptions, definition: &str) -> Result<(), Stop> {
+pub(crate) fn add_object(secrets: &mut RawOptions, definition: &OsStr) -> Result<(), Stop> {
+    // Whatever took the place of odd bytes would be part of a passphrase.
+    let definition = definition.to_str().ok_or_else(|| {
+        Stop::failed("Objects have to be valid UTF-8: give odd bytes as a file or in base64")
+    })?;
     add(secrets, definition).map_err(Stop::failed)
 }
 

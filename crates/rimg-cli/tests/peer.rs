@@ -10,7 +10,7 @@
 //! | `like` | as `img`, but where the image's file ends may differ |
 //! | `ref` | qemu-img in both folders, to make what `img` lines look at; has to succeed |
 //! | `io` | qemu-io in both folders; has to succeed |
-//! | `write` | writes a file: its name, where, and bytes in hexadecimal |
+//! | `write` | writes into a file: its name, where, and bytes in hexadecimal |
 //! | `truncate` | makes a file or changes its length: its name, the length |
 //! | `remove` | removes a file |
 //! | `mkdir` | makes a folder |

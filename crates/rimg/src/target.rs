@@ -97,7 +97,7 @@ impl TargetFiles for Target {
 struct NewFile {
     path: PathBuf,
     file: FileStorage,
-    /// It was not there before.
+    /// It was not there before, or a file of no bytes: nothing is lost with it.
     is_new: bool,
     /// It holds what it is meant to hold. Once set, it stays set.
     begun: Mutex<bool>,
@@ -107,7 +107,11 @@ impl NewFile {
     fn open(path: &Path, options: FileOptions) -> Result<Self> {
         let open = |creation| FileStorage::open(path, FileOptions { creation, ..options });
         let (file, is_new) = match open(Creation::Existing) {
-            Ok(file) => (file, false),
+            Ok(file) => {
+                let is_file = fs::symlink_metadata(path).is_ok_and(|found| found.is_file());
+                let len = file.len_bytes().map_err(Error::io("read file length", 0))?;
+                (file, is_file && len == 0)
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 (open(Creation::CreateNew).map_err(Error::io("create", 0))?, true)
             }

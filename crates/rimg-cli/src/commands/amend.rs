@@ -80,7 +80,7 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
             Key::ImageOpts => image_opts = true,
             Key::Cache => cache = text(&value),
             Key::Force => force = true,
-            Key::Object => return add_object(&mut how.options, &text(&value)),
+            Key::Object => return add_object(&mut how.options, &value),
             Key::Options => list.add(&text(&value)).map_err(Stop::failed)?,
         }
         Ok(())

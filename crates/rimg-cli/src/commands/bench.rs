@@ -166,7 +166,7 @@ fn run(run: &mut Run<'_>, words: Vec<OsString>) -> Result<u8, Stop> {
             }
             Key::NoDrain => options.drain = false,
             Key::ForceShare => args.how.force_share = true,
-            Key::Object => add_object(&mut args.how.options, &text(&value))?,
+            Key::Object => add_object(&mut args.how.options, &value)?,
         }
         Ok(())
     })?;

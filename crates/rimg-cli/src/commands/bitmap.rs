@@ -173,7 +173,7 @@ impl Args {
                 Key::Merge => args.actions.push(Action::Merge(text(&value))),
                 Key::SourceFile => args.source = Some(value),
                 Key::SourceFormat => args.source_format = Some(text(&value)),
-                Key::Object => add_object(&mut args.how.options, &text(&value))?,
+                Key::Object => add_object(&mut args.how.options, &value)?,
             }
             Ok(())
         })?;

@@ -118,7 +118,7 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
                 }
             },
             Key::Output => form = output_form(&value)?,
-            Key::Object => add_object(&mut how.options, &text(&value))?,
+            Key::Object => add_object(&mut how.options, &value)?,
             Key::ImageOpts => image_opts = true,
             Key::ForceShare => how.force_share = true,
             Key::For => wanted_by = Some(platform::platform(&text(&value))?),

@@ -87,7 +87,7 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
             Key::Algorithm => hash = algorithm(&value)?,
             Key::Cache => cache = Some(text(&value)),
             Key::ForceShare => how.force_share = true,
-            Key::Object => add_object(&mut secrets, &text(&value))?,
+            Key::Object => add_object(&mut secrets, &value)?,
             Key::Progress => progress = true,
         }
         Ok(())

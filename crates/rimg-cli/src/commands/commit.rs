@@ -99,7 +99,7 @@ fn run(run: &mut Run<'_>, words: Vec<OsString>) -> Result<u8, Stop> {
                 let rate = ranged_size("rate limit", &value, MAX_SIZE)?;
                 options.bytes_per_second = NonZeroU64::new(rate);
             }
-            Key::Object => add_object(&mut how.options, &text(&value))?,
+            Key::Object => add_object(&mut how.options, &value)?,
         }
         Ok(())
     })?;

@@ -97,7 +97,7 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
         match key {
             Key::Help => return Err(Stop::Help),
             Key::Quiet => quiet = true,
-            Key::Object => add_object(&mut secrets, &text(&value))?,
+            Key::Object => add_object(&mut secrets, &value)?,
             Key::Cache => cache = Some(text(&value)),
             Key::ImageOpts => image_opts = true,
             Key::FormatA => left.format = Some(text(&value)),

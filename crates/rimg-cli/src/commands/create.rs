@@ -99,7 +99,7 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
         match key {
             Key::Help => return Err(Stop::Help),
             Key::Quiet => quiet = true,
-            Key::Object => add_object(&mut new.secrets, &text(&value))?,
+            Key::Object => add_object(&mut new.secrets, &value)?,
             Key::Format => format = text(&value),
             Key::Backing => new.backing = Some(text(&value)),
             Key::BackingFormat => new.backing_format = Some(text(&value)),

@@ -86,7 +86,7 @@ fn run(run: &mut Run<'_>, words: Vec<OsString>) -> Result<u8, Stop> {
             Key::ImageOpts => args.image_opts = true,
             Key::TargetFormat => args.target_format = Some(super::text(&value)),
             Key::ForceShare => args.how.force_share = true,
-            Key::Object => add_object(&mut args.how.options, &super::text(&value))?,
+            Key::Object => add_object(&mut args.how.options, &value)?,
         }
         Ok(())
     })?;

@@ -70,7 +70,7 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
             Key::Format => how.format = Some(text(&value)),
             Key::Output => form = output_form(&value)?,
             Key::BackingChain => whole_chain = true,
-            Key::Object => add_object(&mut how.options, &text(&value))?,
+            Key::Object => add_object(&mut how.options, &value)?,
             Key::ImageOpts => image_opts = true,
             Key::ForceShare => how.force_share = true,
         }

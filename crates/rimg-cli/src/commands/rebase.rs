@@ -145,7 +145,7 @@ fn run(run: &mut Run<'_>, words: Vec<OsString>) -> Result<u8, Stop> {
             Key::Unsafe => args.name_only = true,
             Key::Compress => args.compress = true,
             Key::ForceShare => args.force_share = true,
-            Key::Object => add_object(&mut args.how.options, &text(&value))?,
+            Key::Object => add_object(&mut args.how.options, &value)?,
         }
         Ok(())
     })?;

@@ -90,7 +90,7 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
                 preallocation = Preallocation::from_name(&name)
                     .ok_or_else(|| Stop::failed(format!("Invalid preallocation mode '{name}'")))?;
             }
-            Key::Object => return add_object(&mut how.options, &text(&value)),
+            Key::Object => return add_object(&mut how.options, &value),
         }
         Ok(())
     })?;

@@ -112,7 +112,7 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
                 how.force_share = true;
                 return Ok(());
             }
-            Key::Object => return add_object(&mut how.options, &text(&value)),
+            Key::Object => return add_object(&mut how.options, &value),
             Key::List => Action::List,
             Key::Create => Action::Create(text(&value)),
             Key::Apply => Action::Apply(text(&value)),

@@ -252,7 +252,7 @@ impl Task {
             match key {
                 Key::Help => return Err(Stop::Help),
                 Key::Quiet => args.quiet = true,
-                Key::Object => add_object(&mut args.secrets, &text(&value))?,
+                Key::Object => add_object(&mut args.secrets, &value)?,
                 Key::SourceImageOpts => args.source_image_opts = true,
                 Key::SourceFormat => args.source_format = Some(text(&value)),
                 Key::SourceCache => args.source_cache = Some(text(&value)),

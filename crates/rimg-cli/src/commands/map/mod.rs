@@ -97,7 +97,7 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
             Key::Help => return Err(Stop::Help),
             Key::Format => how.format = Some(text(&value)),
             Key::Output => form = output_form(&value)?,
-            Key::Object => add_object(&mut how.options, &text(&value))?,
+            Key::Object => add_object(&mut how.options, &value)?,
             Key::ImageOpts => image_opts = true,
             Key::ForceShare => how.force_share = true,
             Key::StartOffset => start = ranged_size("start offset", &value, MAX_SIZE)?,
