@@ -328,7 +328,9 @@ impl Drawer<'_> {
         let (a, b) = (self.image(), self.image());
         let mut words = words!["compare", "-f", a.format, "-F", b.format];
         // In strict mode qemu-img compares, for other formats, where files end below the disks.
-        let is_plain = |image: &Image| ["raw", "qcow2", "qed", "qcow"].contains(&image.format);
+        let is_plain = |image: &Image| {
+            ["raw", "qcow2", "qed", "qcow"].contains(&image.format) && !image.has_backing
+        };
         if self.rng.one_in(5) && is_plain(&a) && is_plain(&b) {
             words.push("-s".to_owned());
         }

@@ -35,6 +35,12 @@ impl Step {
         Self { program: Program::Io, words, makes: None }
     }
 
+    /// Whether qemu-img gives the last cluster of a disk a new place, where the disk ends within
+    /// it: it does when what a disk grows by is preallocated.
+    pub(super) fn moves_last_cluster(&self) -> bool {
+        self.verb() == "resize" && self.words.iter().any(|word| word.starts_with("--prealloc"))
+    }
+
     /// The sub-command.
     pub(super) fn verb(&self) -> &str {
         match self.program {
