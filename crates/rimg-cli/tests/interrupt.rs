@@ -36,6 +36,19 @@ fn an_interrupted_target_that_was_there_before_stays() {
 }
 
 #[test]
+fn qemu_img_says_nothing_of_what_is_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join("qemu-img");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_rimg"), &link).unwrap();
+    fs::write(folder.path().join("source"), vec![7; SIZE]).unwrap();
+    let mut command = Command::new(&link);
+    command.args(["convert", "-r", "2M", "source", "target"]).current_dir(folder.path());
+    let output = signal_to(folder.path(), command.stderr(Stdio::piped()), Signal::INT);
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "qemu-img: interrupted\n");
+    assert!(!folder.path().join("target").exists());
+}
+
+#[test]
 fn a_target_that_is_too_small_is_not_called_incomplete() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("source"), vec![7; 1024]).unwrap();
@@ -92,7 +105,11 @@ fn interrupt(folder: &Path, args: &[&str]) -> Output {
 
 /// Starts rimg, waits until data arrives in `target`, and sends it a signal.
 fn signal(folder: &Path, args: &[&str], signal: Signal) -> Output {
-    let child = command(folder, args).spawn().unwrap();
+    signal_to(folder, &mut command(folder, args), signal)
+}
+
+fn signal_to(folder: &Path, command: &mut Command, signal: Signal) -> Output {
+    let child = command.spawn().unwrap();
     let start = Instant::now();
     while first_byte(&folder.join("target")) != Some(7) {
         assert!(start.elapsed() < Duration::from_secs(20), "nothing is written");

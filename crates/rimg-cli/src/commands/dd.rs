@@ -204,6 +204,6 @@ fn copy(run: &Run<'_>, mut args: Args, input: &OsStr, output: &OsStr) -> Result<
             guard.complete();
             Ok(())
         }
-        Err(stop) => Err(stop.with_hint(&guard.abandon().to_string())),
+        Err(stop) => Err(watch.half_made(stop, guard)),
     }
 }

@@ -3,7 +3,7 @@
 use crate::message::{Stop, chain};
 use crate::output::progress::{Progress, print};
 use crate::program::Run;
-use rimg_convert::{Observer, Warning};
+use rimg_convert::{Observer, TargetGuard, Warning};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -31,6 +31,16 @@ impl<'a> Watch<'a> {
     /// Shows how far the work is.
     pub(super) fn show(&self, percent: f32) {
         self.progress_bar().set(percent);
+    }
+
+    /// Gives up a target, and adds to `stop` what became of it. Who stands in for qemu-img says
+    /// nothing of what is not there any more.
+    pub(super) fn half_made(&self, stop: Stop, guard: TargetGuard) -> Stop {
+        let left = guard.abandon();
+        if left.is_removed() && !self.run.has_own() {
+            return stop;
+        }
+        stop.with_hint(&left.to_string())
     }
 
     /// Nothing more will be shown.

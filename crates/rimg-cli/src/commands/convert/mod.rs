@@ -169,7 +169,7 @@ fn convert_images(args: &Args, watch: &Watch<'_>) -> Result<(), Stop> {
         }
         // Dropping the guard removes a target that was made for this.
         Err(Trouble::NotBegun(stop)) => Err(stop),
-        Err(Trouble::Half(stop)) => Err(stop.with_hint(&guard.abandon().to_string())),
+        Err(Trouble::Half(stop)) => Err(watch.half_made(stop, guard)),
     }
 }
 

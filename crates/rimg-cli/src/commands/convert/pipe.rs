@@ -170,7 +170,7 @@ pub(super) fn from_input(args: &Args, watch: &Watch<'_>) -> Result<(), Stop> {
             guard.complete();
             Ok(())
         }
-        Err(stop) => Err(stop.with_hint(&guard.abandon().to_string())),
+        Err(stop) => Err(watch.half_made(stop, guard)),
     }
 }
 

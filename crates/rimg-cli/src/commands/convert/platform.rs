@@ -108,6 +108,6 @@ pub(super) fn to_archive(platform: Platform, args: &Args, watch: &Watch<'_>) -> 
             guard.complete();
             Ok(())
         }
-        Err(stop) => Err(stop.with_hint(&guard.abandon().to_string())),
+        Err(stop) => Err(watch.half_made(stop, guard)),
     }
 }
