@@ -6,8 +6,8 @@ use crate::descriptor::{ExtentKind, NewDescriptor, NewExtent};
 use crate::error::FORMAT;
 use crate::header::{RawHeader, SparseHeader};
 use crate::options::{CreateOptions, PARENT_OF_OTHER_FORMAT, Subformat, check_text, refuse};
+use crate::overlay;
 use crate::spec::{SECTOR_BYTES, descriptor, sparse};
-use crate::{overlay, stream};
 use rimg_core::{Error, RawOptions, Result, StorageWrite, TargetFiles, num};
 
 /// The largest disk that a sparse extent can be for: one of grains all of which have places.
@@ -160,9 +160,6 @@ impl Hash {
 /// A sparse extent without its descriptor.
 fn write_sparse(file: &dyn StorageWrite, size_bytes: u64, options: &CreateOptions) -> Result<()> {
     let geometry = Geometry { size_bytes, grain_bits: 16, gtes_per_gt: sparse::GTES_PER_GT };
-    if options.subformat == Subformat::StreamOptimized {
-        return stream::write_empty(file, &stream_header(geometry, options.zeroed_grain)?);
-    }
     let tables = geometry.tables();
     let directory = sectors(tables.saturating_mul(4));
     let table = sectors(geometry.gtes().saturating_mul(4));
@@ -175,13 +172,19 @@ fn write_sparse(file: &dyn StorageWrite, size_bytes: u64, options: &CreateOption
         return refuse("size", "The image size is too large for file format 'vmdk'");
     };
     let zeroed = if options.zeroed_grain { sparse::flag::ZEROED_GRAINS } else { 0 };
-    let header = RawHeader {
-        version: if options.zeroed_grain { 2 } else { 1 },
-        flags: sparse::flag::END_OF_LINE_TEST | sparse::flag::REDUNDANT_TABLES | zeroed,
-        rgd_offset,
-        gd_offset,
-        overhead,
-        ..plain_header(geometry)
+    let flags = sparse::flag::END_OF_LINE_TEST | sparse::flag::REDUNDANT_TABLES | zeroed;
+    let version = if options.zeroed_grain { 2 } else { 1 };
+    let plain =
+        RawHeader { version, flags, rgd_offset, gd_offset, overhead, ..plain_header(geometry) };
+    let header = match options.subformat {
+        // Tables in front let others write to it in place. A conversion begins anew: see `stream`.
+        Subformat::StreamOptimized => RawHeader {
+            version: 3,
+            flags: flags | sparse::flag::COMPRESSED | sparse::flag::MARKERS,
+            compress_algorithm: sparse::compression::DEFLATE,
+            ..plain
+        },
+        _ => plain,
     };
     set_len(file, overhead.saturating_mul(SECTOR_BYTES))?;
     for start in [rgd_offset, gd_offset] {
@@ -191,7 +194,7 @@ fn write_sparse(file: &dyn StorageWrite, size_bytes: u64, options: &CreateOption
 }
 
 /// The header of a stream: what it cannot know beforehand stands in the footer.
-fn stream_header(geometry: Geometry, zeroed_grain: bool) -> Result<SparseHeader> {
+pub(crate) fn stream_header(geometry: Geometry, zeroed_grain: bool) -> Result<SparseHeader> {
     let zeroed = if zeroed_grain { sparse::flag::ZEROED_GRAINS } else { 0 };
     let raw = RawHeader {
         version: 3,

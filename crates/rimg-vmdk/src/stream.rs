@@ -2,7 +2,9 @@
 //! behind them.
 //!
 //! A new image is written front to back: header, descriptor, grains, each grain table when the
-//! grains have gone past it, grain directory, footer, end of stream.
+//! grains have gone past it, grain directory, footer, end of stream. It was created with its
+//! tables in front, for programs that go on with it in place; who promises that nobody misses it
+//! before it is complete writes it so from the beginning.
 //!
 //! An image that has grains already is only ever added to. While that goes on, the header names
 //! the grain directory that is in force, so that it does not matter what the file ends with. When
@@ -12,6 +14,7 @@
 
 use crate::address::sectors;
 use crate::compress::GrainEncoder;
+use crate::create::stream_header;
 use crate::header::SparseHeader;
 use crate::header::marker::{END_OF_STREAM, GrainMarker, Marker};
 use crate::image::unsupported;
@@ -90,7 +93,48 @@ impl Stream {
     }
 
     pub(crate) fn relax_until_flush(&self) {
-        self.lock().relaxed = true;
+        let mut state = self.lock();
+        state.relaxed = true;
+        // Where it fails, grains are added as to any other image.
+        let _ = self.start_over(&mut state);
+    }
+
+    /// Makes an image that is as it was created one to be written from front to back.
+    fn start_over(&self, state: &mut State) -> Result<()> {
+        let old = state.header;
+        let is_in_front = !old.is_footer && old.gd.is_some();
+        if state.phase != Phase::Untouched || !is_in_front || !self.is_as_created(state)? {
+            return Ok(());
+        }
+        let writer = self.writer()?;
+        let header = stream_header(old.geometry, old.has_zeroed_grains())?;
+        let len = header.overhead_bytes();
+        write_header(writer, &header)?;
+        writer.set_len_bytes(len).map_err(Error::io("set file length", len))?;
+        self.blocks.look(|map| map.start_over(header));
+        state.header = header;
+        state.phase = Phase::New;
+        state.next = len;
+        // Without any grain, what belongs to the end is still to come.
+        state.is_dirty = true;
+        Ok(())
+    }
+
+    /// Whether nothing was written since the image was created.
+    fn is_as_created(&self, state: &State) -> Result<bool> {
+        if state.next != state.header.overhead_bytes() {
+            return Ok(false);
+        }
+        let size = self.blocks.look(|map| map.geometry.size_bytes);
+        let mut at = 0;
+        while at < size {
+            let extent = self.blocks.extent_at(at..size)?;
+            if extent.kind != ExtentKind::Backing {
+                return Ok(false);
+            }
+            at = at.saturating_add(extent.len_bytes.max(1));
+        }
+        Ok(true)
     }
 
     /// Writes `buf` at `at`; grains that it covers in part keep the rest.
@@ -381,18 +425,6 @@ impl Stream {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Writes a stream without grains.
-pub(crate) fn write_empty(file: &dyn StorageWrite, header: &SparseHeader) -> Result<()> {
-    let at = header.overhead_bytes();
-    let directory = sectors(header.geometry.tables().saturating_mul(4));
-    let directory = vec![0; num::to_usize(directory.saturating_mul(SECTOR_BYTES))?];
-    let mut footer = *header;
-    footer.raw.gd_offset = (at / SECTOR_BYTES).saturating_add(1);
-    let tail = tail(&directory, &footer);
-    file.write_all_at(&tail, at).map_err(Error::io("write footer", at))?;
-    write_header(file, header)
 }
 
 /// What a stream ends with: the directory, the footer and the end of the stream.

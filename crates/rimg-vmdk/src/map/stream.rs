@@ -1,8 +1,10 @@
 //! What writing a stream changes in the map.
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
-use super::GrainMap;
+use super::{GrainMap, Metadata};
 use crate::address::Geometry;
+use crate::cache::TableCache;
+use crate::header::SparseHeader;
 use crate::spec::SECTOR_BYTES;
 use rimg_core::{Error, Result, num};
 
@@ -10,6 +12,19 @@ impl GrainMap {
     /// Whether there is no table that could have a grain.
     pub(crate) fn cannot_have_grains(&self) -> bool {
         self.directory.iter().all(Option::is_none)
+    }
+
+    /// Forgets the tables of an image without grains: they will be elsewhere.
+    pub(crate) fn start_over(&mut self, header: SparseHeader) {
+        let tables = self.directory.len().max(self.redundant.len());
+        self.directory = vec![None; tables];
+        self.redundant.clear();
+        self.cache = TableCache::default();
+        self.forget_holes();
+        self.file_len = header.overhead_bytes();
+        self.metadata = Metadata::default();
+        self.metadata.add(std::iter::once(0..self.file_len));
+        self.header = Some(header);
     }
 
     /// A grain lies at a sector now, and the file reaches to `end`.
