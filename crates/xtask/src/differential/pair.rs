@@ -110,7 +110,7 @@ impl Pair {
             }
             let places = step.words.last().and_then(|name| images.get(name.as_str()));
             let exact = places.is_none_or(|format| matches!(*format, "raw" | "qcow2"));
-            let exact = exact && !steps.iter().take(number).any(Step::moves_last_cluster);
+            let exact = exact && !steps.iter().take(number).any(Step::moves_clusters);
             let (theirs, ours) = (self.theirs(step, exact)?, self.ours(step, exact)?);
             if theirs.is_like(&ours) {
                 if let Some((name, _)) = step.makes.as_ref().filter(|_| theirs.exit != "0") {

@@ -35,10 +35,12 @@ impl Step {
         Self { program: Program::Io, words, makes: None }
     }
 
-    /// Whether qemu-img gives the last cluster of a disk a new place, where the disk ends within
-    /// it: it does when what a disk grows by is preallocated.
-    pub(super) fn moves_last_cluster(&self) -> bool {
-        self.verb() == "resize" && self.words.iter().any(|word| word.starts_with("--prealloc"))
+    /// Whether qemu-img gives clusters new places that rimg leaves where they are: the last one of
+    /// a disk that ends within it, when what it grows by is preallocated; and all bitmaps, whenever
+    /// it has an image open for writing.
+    pub(super) fn moves_clusters(&self) -> bool {
+        let preallocates = self.words.iter().any(|word| word.starts_with("--prealloc"));
+        (self.verb() == "resize" && preallocates) || self.verb() == "bitmap"
     }
 
     /// The sub-command.

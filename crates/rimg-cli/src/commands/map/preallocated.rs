@@ -11,9 +11,16 @@ use std::collections::VecDeque;
 #[derive(Debug)]
 pub(super) struct Holes<'a> {
     /// The file to look into, for each layer of the chain; 0 is the top.
-    layers: Vec<Option<&'a dyn Storage>>,
+    layers: Vec<Option<Preallocated<'a>>>,
     /// Pieces of the last entry.
     pieces: VecDeque<MapEntry>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Preallocated<'a> {
+    file: &'a dyn Storage,
+    /// All of the disk has its place, by the format: what qemu-img calls data.
+    entirely: bool,
 }
 
 impl<'a> Holes<'a> {
@@ -30,7 +37,10 @@ impl<'a> Holes<'a> {
 
     /// Takes an entry apart.
     pub(super) fn cut(&mut self, entry: MapEntry) -> Result<()> {
-        let file = self.layers.get(entry.depth).copied().flatten();
+        let layer = self.layers.get(entry.depth).copied().flatten();
+        let has_place = entry.place.is_some() && layer.is_some_and(|layer| layer.entirely);
+        let entry = MapEntry { data: entry.data || has_place, ..entry };
+        let file = layer.map(|layer| layer.file);
         // Only the image's own file was found to have holes: what lies in another is as it was.
         let in_own_file = |place: &FileOffset| entry.data && place.file == 0;
         let (Some(file), Some(place)) = (file, entry.place.filter(in_own_file)) else {
@@ -72,18 +82,18 @@ fn run_in_file(file: &dyn Storage, at: u64, max: u64) -> Result<(u64, bool)> {
 }
 
 /// The image's file, if it says so, or if it has clearly less space than its clusters.
-fn preallocated_file(image: &dyn BlockImage) -> Option<&dyn Storage> {
+fn preallocated_file(image: &dyn BlockImage) -> Option<Preallocated<'_>> {
     let info = image.info().ok()?;
-    let file = image.file(0)?;
+    let file = &**image.file(0)?;
     match info.preallocated {
-        Some(true) => return Some(&**file),
+        Some(true) => return Some(Preallocated { file, entirely: true }),
         Some(false) => return None,
         None => {}
     }
     let cluster = info.cluster_bytes.filter(|bytes| *bytes > 0)?;
     let clusters = file.len_bytes().ok()?.div_ceil(cluster);
     let stored = file.allocated_bytes().ok()?? / cluster;
-    is_preallocated(clusters, stored).then_some(&**file)
+    is_preallocated(clusters, stored).then_some(Preallocated { file, entirely: false })
 }
 
 /// Whether so many clusters in a file, of which so many take up space, were made beforehand.
