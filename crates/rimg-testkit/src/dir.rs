@@ -41,6 +41,12 @@ impl MemoryDir {
         self.find(name).unwrap_or_else(|| panic!("no file '{name}'"))
     }
 
+    /// The names of all storages, in their order.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.files.lock().unwrap().keys().cloned().collect()
+    }
+
     /// Creates an image under a name. A storage that is there already is used if it is empty.
     ///
     /// # Errors

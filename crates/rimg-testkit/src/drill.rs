@@ -13,7 +13,7 @@ mod model;
 mod ops;
 mod peer;
 
-pub use hostile::{MEMORY_BYTES, survive};
+pub use hostile::{MEMORY_BYTES, survive, survive_within};
 pub use ops::{Op, apply};
 pub use peer::Qemu;
 

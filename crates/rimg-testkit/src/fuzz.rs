@@ -6,11 +6,13 @@
 
 mod codec;
 mod input;
+mod nbd;
 mod open;
 mod ops;
 mod repair;
 
 pub use codec::{decode, encode};
+pub use nbd::nbd;
 pub use open::open;
 pub use ops::ops;
 pub use repair::check_repair;

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::missing_panics_doc, reason = "tests fail by panicking")]
 
 pub mod bounds;
+pub mod capability;
 pub mod digest;
 mod dir;
 pub mod drill;

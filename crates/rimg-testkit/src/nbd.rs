@@ -2,6 +2,7 @@
 
 use crate::peer::{Peer, Running};
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
@@ -157,6 +158,28 @@ impl Talk {
     pub fn request(&mut self) -> [u8; 8] {
         let header = self.receive(28);
         header[8..16].try_into().unwrap()
+    }
+
+    /// As [`request`](Self::request), without the data; `None` when no request comes any more, or
+    /// none for a moment: the client may be waiting for more of an answer.
+    pub fn whole_request(&mut self) -> Option<[u8; 8]> {
+        const WRITE: [u8; 2] = [0, 1];
+        let _ = self.0.set_read_timeout(Some(Duration::from_millis(100)));
+        let header = self.receive(28);
+        if header[..4] != 0x2560_9513_u32.to_be_bytes() {
+            return None;
+        }
+        if header[6..8] == WRITE {
+            let len = u32::from_be_bytes(header[24..28].try_into().unwrap());
+            self.receive(usize::try_from(len).unwrap());
+        }
+        Some(header[8..16].try_into().unwrap())
+    }
+
+    /// Says nothing any more, and listens until the client is gone.
+    pub fn hang_up(&mut self) {
+        let _ = self.0.shutdown(Shutdown::Write);
+        let _ = std::io::copy(&mut self.0, &mut std::io::sink());
     }
 
     /// A simple reply.

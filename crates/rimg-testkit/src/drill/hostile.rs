@@ -210,7 +210,23 @@ pub fn survive(
     options: &RawOptions,
     all: bool,
 ) -> bool {
-    let victim = Victim { driver, storage, options };
+    survive_within(&Limits::default(), what, driver, storage, options, all)
+}
+
+/// As [`survive`], within tighter limits: for numbers that cost what they say, as those of the
+/// iterations of a key do.
+///
+/// # Panics
+/// As [`survive`].
+pub fn survive_within(
+    limits: &Limits,
+    what: &str,
+    driver: &dyn FormatDriver,
+    storage: &MemoryStorage,
+    options: &RawOptions,
+    all: bool,
+) -> bool {
+    let victim = Victim { driver, storage, options, limits };
     let run = || catch_unwind(AssertUnwindSafe(|| victim.use_it(all)));
     // Other programs may have the processor meanwhile, but not for ever.
     let (start, busy) = (Instant::now(), processor_time());
@@ -231,6 +247,7 @@ struct Victim<'a> {
     driver: &'a dyn FormatDriver,
     storage: &'a MemoryStorage,
     options: &'a RawOptions,
+    limits: &'a Limits,
 }
 
 impl Victim<'_> {
@@ -259,7 +276,7 @@ impl Victim<'_> {
     }
 
     fn open(&self, writable: bool, inspect_only: bool) -> Result<Box<dyn BlockImage>> {
-        let (limits, options) = (Limits::default(), self.options);
+        let (limits, options) = (*self.limits, self.options);
         let how = OpenOptions { writable, inspect_only, limits, gate: &Blank, options };
         self.driver.open(Arc::new(self.storage.clone()), &how)
     }

@@ -1,4 +1,5 @@
 //! The kinds of images that every drill is done with.
+#![allow(dead_code, reason = "some tests use all of it, so that nothing could be expected")]
 
 use rimg_core::FormatDriver;
 use rimg_testkit::drill::Drill;

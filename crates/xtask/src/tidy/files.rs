@@ -47,6 +47,7 @@ const FORMAT_FILES: &[(&str, &str)] = &[
 
 /// The integration tests of a format crate: one file a kind of test, and what they share.
 const FORMAT_TESTS: &[&str] = &[
+    "capability",
     "golden",
     "model",
     "hostile",
