@@ -145,15 +145,19 @@ fn run_case(case: &Case<'_>, report: &mut String) -> usize {
         match verb.as_str() {
             "equal" => {
                 compared += 1;
-                let (our, their) =
-                    (timeless(&ours.join(&args[0])), timeless(&theirs.join(&args[0])));
+                let file = &args[0];
+                let (Some(our), Some(their)) =
+                    (timeless(&ours.join(file)), timeless(&theirs.join(file)))
+                else {
+                    let _ = writeln!(report, "case '{}': there is no file '{file}'", case.name);
+                    continue;
+                };
                 if our != their {
                     let first = our.iter().zip(&their).position(|(ours, theirs)| ours != theirs);
                     let _ = writeln!(
                         report,
-                        "case '{}', file '{}': first difference at {first:?}, lengths {} and {}",
+                        "case '{}', file '{file}': first difference at {first:?}, lengths {} and {}",
                         case.name,
-                        args[0],
                         our.len(),
                         their.len()
                     );
@@ -214,12 +218,13 @@ fn prepare(verb: &str, args: &[String], folder: &Path, case: &Case<'_>) {
     }
 }
 
-/// The bytes of a file; where it is a qcow2 image, without the times in its snapshot table.
-fn timeless(path: &Path) -> Vec<u8> {
-    let mut bytes = fs::read(path).unwrap();
+/// The bytes of a file, if there is one; where it is a qcow2 image, without the times in its
+/// snapshot table.
+fn timeless(path: &Path) -> Option<Vec<u8>> {
+    let mut bytes = fs::read(path).ok()?;
     // Version 1 is another format, without snapshots.
     if !bytes.starts_with(b"QFI\xfb") || bytes.starts_with(b"QFI\xfb\0\0\0\x01") {
-        return bytes;
+        return Some(bytes);
     }
     let number = |bytes: &[u8], at: usize, len: usize| {
         bytes[at..at + len].iter().fold(0, |number, byte| number << 8 | usize::from(*byte))
@@ -230,7 +235,7 @@ fn timeless(path: &Path) -> Vec<u8> {
         let texts = number(&bytes, at + 12, 2) + number(&bytes, at + 14, 2);
         at = (at + 40 + number(&bytes, at + 36, 4) + texts).next_multiple_of(8);
     }
-    bytes
+    Some(bytes)
 }
 
 fn succeed(command: &mut Command, case: &Case<'_>) {
@@ -306,14 +311,17 @@ fn outcome(program: &Path, folder: &Path, call: &Call<'_>) -> Outcome {
 }
 
 /// Takes out what may differ: how the program is called, how much space a file system needs, how
-/// far the work was between its start and its end, how long it took, when snapshots were taken,
-/// and numbers that qemu-img draws.
+/// far the work was between its start and its end and how often that was said, how long it took,
+/// when snapshots were taken, and numbers that qemu-img draws.
 fn neutral(text: &str, program: &str) -> String {
     let mut neutral = String::new();
     let is_step = |piece: &&str| {
         piece.ends_with("/100%)\r") && !piece.contains("(0.00/") && !piece.contains("(100.00/")
     };
-    let text: String = text.split_inclusive('\r').filter(|piece| !is_step(piece)).collect();
+    let mut pieces: Vec<&str> =
+        text.split_inclusive('\r').filter(|piece| !is_step(piece)).collect();
+    pieces.dedup();
+    let text = pieces.concat();
     for line in text.replace(program, "qemu-img").split_inclusive('\n') {
         let indent = line.len() - line.trim_start().len();
         match line.trim_start() {
