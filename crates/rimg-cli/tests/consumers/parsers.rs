@@ -4,6 +4,7 @@
 //! That rimg prints what qemu-img prints is for the cases to show; this is about what must never
 //! go missing, and it needs no qemu-img.
 
+use rimg_testkit::peer::Peer;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -279,6 +280,26 @@ fn preallocation_that_is_not_supported() {
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{line}");
         assert!(error.contains("Unsupported preallocation mode"), "{line}: {error}");
+    }
+}
+
+/// Nova, Glance and CDI let qemu-img have 1 GiB of addresses and 2 (Glance) or 30 seconds for an image
+/// (`nova/privsep/qemu.py`, `glance/async_/utils.py`, `pkg/image/qemu.go`), older CDI for conversions.
+#[test]
+fn limits_of_memory_and_time() {
+    let Some(prlimit) = Peer::require("prlimit") else { return };
+    let folder = images();
+    run(folder.path(), "create -q -f qcow2 huge 60T");
+    let prlimit = prlimit.in_dir(folder.path());
+    for line in [
+        "info huge --force-share --output=json",
+        "info --output=json overlay",
+        "info --output=json stream.vmdk",
+        "convert -p -f qcow2 -O raw overlay out",
+    ] {
+        let mut args = vec!["--as=1073741824", "--cpu=2", "./qemu-img"];
+        args.extend(line.split_whitespace());
+        prlimit.ok(&args);
     }
 }
 
