@@ -7,7 +7,7 @@ mod common;
 use common::{DISK_BYTES, full, qcow2, write_qcow2};
 use rimg::{
     BlockImage, ChainExtents, Dependency, Error, ExtentKind, Grant, Limits, ListedFiles,
-    LocalFiles, MemoryStorage, Opener, WithinDirectory,
+    LocalFiles, MemoryStorage, Opener, RawOptions, WithinDirectory,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -143,6 +143,23 @@ fn loops_are_found_whatever_they_are_called() {
     // Opened alone, it can still be looked at.
     let image = opener.backing(false).open(&a).unwrap();
     assert_eq!(image.layers()[0].backing, Some(("a".to_owned(), None)));
+}
+
+#[test]
+fn a_file_that_the_caller_names_again_is_no_loop() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a");
+    write_qcow2(&path, None, Some(5));
+    let mut options = RawOptions::new();
+    options.set("backing.file.filename", path.to_str().unwrap());
+    let opener = Opener::new().policy(LocalFiles);
+    let image = opener.clone().options(&options).open(&path).unwrap();
+    assert_eq!(image.layers().len(), 2);
+    assert_eq!(byte_at(&*image, 0), 5);
+    // What the file itself names is held against both.
+    write_qcow2(&path, Some(("a", Some("qcow2"))), None);
+    let error = opener.options(&options).open(&path).unwrap_err();
+    assert!(full(&error).contains("creates an infinite loop"), "{}", full(&error));
 }
 
 #[test]

@@ -17,6 +17,7 @@ const PEERS: &[Peer] = &[
     Peer { program: "7zz", package: "7zip" },
     Peer { program: "bximage", package: "bximage" },
     Peer { program: "script", package: "bsdutils" },
+    Peer { program: "prlimit", package: "util-linux" },
     Peer { program: "groff", package: "groff-base" },
     Peer { program: "zsh", package: "zsh" },
     Peer { program: "fish", package: "fish" },

@@ -121,6 +121,7 @@ impl NewImage {
                 format: declared.map(str::to_owned),
                 force_share: true,
                 inspect_only: true,
+                options: self.secrets.clone(),
                 ..How::default()
             };
             let unopened = |reason: String| format!("{reason}\nCould not open backing image.");

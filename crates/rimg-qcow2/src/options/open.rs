@@ -94,10 +94,11 @@ fn level(options: &RawOptions) -> Result<Option<&str>> {
     }
 }
 
+/// A truth value, in one of the words that QEMU has for it.
 fn switch(name: &str, value: &str) -> Result<bool> {
     match value {
-        "on" => Ok(true),
-        "off" => Ok(false),
+        "on" | "yes" | "true" | "y" => Ok(true),
+        "off" | "no" | "false" | "n" => Ok(false),
         _ => refuse(format!("Parameter '{name}' expects 'on' or 'off'")),
     }
 }
@@ -138,6 +139,9 @@ mod tests {
             assert_eq!(parse(&[("overlap-check", level), (INACTIVE_L2, "off")]), Ok(false));
         }
         assert_eq!(parse(&[("overlap-check.main-header", "off")]), Ok(false));
+        for (word, expected) in [("yes", true), ("true", true), ("y", true), ("false", false)] {
+            assert_eq!(parse(&[(INACTIVE_L2, word)]), Ok(expected));
+        }
     }
 
     #[test]
@@ -154,7 +158,7 @@ mod tests {
              'overlap-check.template' ('none')"
         );
         assert_eq!(
-            refused(&[(INACTIVE_L2, "yes")]),
+            refused(&[(INACTIVE_L2, "Yes")]),
             "Parameter 'overlap-check.inactive-l2' expects 'on' or 'off'"
         );
         assert_eq!(
