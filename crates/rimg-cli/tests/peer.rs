@@ -19,7 +19,6 @@
 //! | `equal` | compares the bytes of a file; the times of qcow2 snapshots may differ |
 //!
 //! Words are separated by spaces and may be quoted. A line ending in a backslash goes on.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 //! The command lines are in `peer/*.cases`, whose verbs `peer/runner.rs` explains. Those of
 //! programs that call qemu-img are in `consumers/*.cases`.
 

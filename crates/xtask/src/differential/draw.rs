@@ -115,7 +115,12 @@ impl Drawer<'_> {
         let mut gives_size = true;
         let overlays = ["qcow2", "qed", "qcow", "vmdk"];
         if !self.images.is_empty() && overlays.contains(&format) && self.rng.one_in(2) {
-            let below = self.image();
+            let mut below = self.image();
+            // qcow does not note of what format that is: a fixed VHD would be taken for raw.
+            if format == "qcow" && below.format == "vpc" {
+                let index = self.image_of(&["raw", "qcow2"]);
+                below = self.images[index].clone();
+            }
             has_backing = true;
             gives_size = !self.rng.one_in(2);
             if self.rng.one_in(4) {

@@ -166,6 +166,13 @@ const MEANT: &[Meant] = &[
     Meant {
         verb: "resize",
         words: "",
+        theirs: "Failed to zero out new clusters",
+        ours: "exit 0",
+        reason: "rimg hides what lies below a disk that grows over images of any format",
+    },
+    Meant {
+        verb: "resize",
+        words: "",
         theirs: "Block driver does not support requested flags",
         ours: "exit 0",
         reason: "rimg hides what lies below a disk that grows over images of any format",
