@@ -1,24 +1,5 @@
 //! Runs the same command lines with rimg and with qemu-img and compares what they do.
 //!
-//! The command lines are in `peer/*.cases`. A line that starts with `=` names a case and begins
-//! with two empty folders; the lines after it are run in order:
-//!
-//! | verb | what it runs |
-//! |---|---|
-//! | `img` | rimg, called `qemu-img`, in one folder, and qemu-img in the other; compared |
-//! | `like` | as `img`, but where the image's file ends may differ |
-//! | `ref` | qemu-img in both folders, to make what `img` lines look at; has to succeed |
-//! | `io` | qemu-io in both folders; has to succeed |
-//! | `write` | writes into a file: its name, where, and bytes in hexadecimal |
-//! | `truncate` | makes a file or changes its length: its name, the length |
-//! | `remove` | removes a file |
-//! | `mkdir` | makes a folder |
-//! | `serve` | lets qemu-nbd export a file: socket, file, further arguments |
-//! | `stop` | ends what `serve` started, as the end of the case does |
-//! | `same` | gives both folders one file, where the time it was made shows |
-//! | `equal` | compares the bytes of a file; the times of qcow2 snapshots may differ |
-//!
-//! Words are separated by spaces and may be quoted. A line ending in a backslash goes on.
 //! The command lines are in `peer/*.cases`, whose verbs `peer/runner.rs` explains. Those of
 //! programs that call qemu-img are in `consumers/*.cases`.
 

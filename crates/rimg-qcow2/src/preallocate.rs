@@ -23,15 +23,27 @@ impl Qcow2Image {
         let window_bytes = g.l2_coverage_bytes();
         let mut guest = g.cluster_start(range.start);
         let mut file_end = 0;
+        let mut last = None;
         while guest < range.end {
             let window_end = num::align_down(guest, window_bytes).saturating_add(window_bytes);
             let end = range.end.min(window_end);
             let mapped = self.map_unmapped(guest..end)?;
             for host in mapped {
                 file_end = file_end.max(host.end);
+                last = Some(host.end);
                 self.reserve(host, how)?;
             }
             guest = g.cluster_start(end.saturating_add(g.cluster_bytes()).saturating_sub(1));
+        }
+        let unit = g.subcluster_bytes();
+        let ends_within = num::align_down(range.end, unit) != range.end;
+        if let Some(end) = last.filter(|_| ends_within && self.encryption.is_none()) {
+            // What the disk ends within is written, as by QEMU.
+            let zeroes = vec![0; num::to_usize(unit)?];
+            let in_cluster = g.in_cluster(num::align_down(range.end, unit));
+            let at = end.saturating_sub(g.cluster_bytes()).saturating_add(in_cluster);
+            let data = self.data_writer()?;
+            data.write_all_at(&zeroes, at).map_err(Error::io("reserve space", at))?;
         }
         let (data, _) = self.data();
         let len = data.len_bytes().map_err(Error::io("read file length", 0))?;
