@@ -74,11 +74,13 @@ impl Stream {
         writable: bool,
     ) -> Result<Self> {
         let len = blocks.file().len_bytes().map_err(Error::io("read file length", 0))?;
+        // The room of the descriptor may be longer than what is there of it.
+        let start = header.descriptor().map_or(0, |range| range.end);
         let footer = marker::FOOTER_SECTORS.saturating_mul(SECTOR_BYTES);
         let state = State {
             header,
             phase: Phase::Untouched,
-            next: sectors(len).saturating_mul(SECTOR_BYTES),
+            next: sectors(len.max(start)).saturating_mul(SECTOR_BYTES),
             end: header.is_footer.then(|| len.saturating_sub(footer)),
             old_ends: Vec::new(),
             table: 0,
