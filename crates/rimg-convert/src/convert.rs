@@ -337,7 +337,7 @@ fn geometry(
         // Zeroes in parts of a cluster cost more than they save, where they have to be written; and
         // a cluster that has data is whole, as with QEMU, unless that would be a lot. Those that
         // are there beforehand are not.
-        None if is_preallocated(target) => None,
+        None if zero_from == 0 && is_preallocated(target) => None,
         None => {
             let cluster = target.info().ok().and_then(|info| info.cluster_bytes);
             cluster.filter(|cluster| zero_from != 0 || *cluster < to_u64(UNIT_BYTES))

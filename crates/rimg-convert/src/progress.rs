@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
-/// Is told how the work goes, by whichever thread did some of it; calls never overlap.
+/// Is told how the work goes, by whichever thread did some of it; calls never overlap. Beginning
+/// and end are reported to those who watch then.
 pub trait Observer: Sync {
     /// Whether progress is of interest now. Asked again and again; what there is to do is counted
     /// when it first is.
@@ -83,11 +84,11 @@ impl<'a> Meter<'a> {
     /// Counts `bytes` and reports, unless another thread is reporting now.
     pub(crate) fn add(&self, bytes: u64) {
         self.done.fetch_add(bytes, Ordering::Relaxed);
-        if !self.observer.is_watching() {
-            return;
-        }
         // Loading under the lock keeps what is reported from going backwards.
         if let Ok(mut reported) = self.reported.try_lock() {
+            if !self.observer.is_watching() {
+                return;
+            }
             let done = self.done.load(Ordering::Relaxed);
             // The end is reported by `finish`, once the target is complete.
             let total = self.total();

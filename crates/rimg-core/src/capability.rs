@@ -54,7 +54,8 @@ pub trait ImageWrite: Send + Sync {
 
     /// Promises that the caller runs no risk in losing the whole image to a crash before the next
     /// [`flush`](Self::flush): a target that is being made. The image may then skip the ordering
-    /// of its metadata writes. The promise ends with that flush.
+    /// of its metadata writes, and one that is as it was created may lay itself out anew. The
+    /// promise ends with that flush.
     fn relax_until_flush(&self) {}
 }
 

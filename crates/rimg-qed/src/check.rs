@@ -1,9 +1,10 @@
 //! Checking metadata: every cluster of the file belongs to one thing, and every entry leads into
 //! the file.
 //!
-//! What is counted is what QEMU counts, which has no words for single findings. Repairing forgets entries that lead nowhere, whether leaks only or
-//! everything is to be repaired, as QEMU does; clusters that nobody uses stay, and clusters that
-//! are used twice as well, since nothing says whose they are.
+//! What is counted is what QEMU counts, which has no words for single findings. Repairing forgets
+//! entries that lead nowhere, whether leaks only or everything is to be repaired, as QEMU does;
+//! clusters that nobody uses stay, and clusters that are used twice as well, since nothing says
+//! whose they are.
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
 mod compact;

@@ -115,7 +115,8 @@ fn set_cylinders(descriptor: &mut Descriptor, size: u64) {
     }
 }
 
-/// Whether nothing was written yet, as far as tables and holes tell.
+/// Whether nothing was written yet, as far as tables and holes tell; of a new image, whose flat
+/// extents are files, nothing was.
 pub(crate) fn is_blank(files: &[Arc<dyn Storage>], parts: &[Part]) -> Result<bool> {
     for part in parts {
         let mut at = 0;

@@ -112,7 +112,10 @@ impl Stream {
         let header = stream_header(old.geometry, old.has_zeroed_grains())?;
         let len = header.overhead_bytes();
         write_header(writer, &header)?;
-        writer.set_len_bytes(len).map_err(Error::io("set file length", len))?;
+        if let Err(error) = writer.set_len_bytes(len) {
+            write_header(writer, &old)?;
+            return Err(Error::io("set file length", len)(error));
+        }
         self.blocks.look(|map| map.start_over(header));
         state.header = header;
         state.phase = Phase::New;

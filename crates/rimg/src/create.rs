@@ -283,13 +283,19 @@ impl Plan {
         self.write(path).map_err(FileError::new(Action::Create, path))
     }
 
-    /// Creates the image in a writable storage, whatever it holds. What is there stays there, as
-    /// far as the format does not write; what was begun cannot be taken back.
+    /// Creates the image in a writable storage, whatever it holds. A storage that is zero where it
+    /// was not written, as a file is, is emptied first. What is on others, as devices, stays there
+    /// as far as the format does not write. What was begun cannot be taken back.
     ///
     /// # Errors
     /// As for [`Creator::create`]; an image that is made of several files cannot be made so.
     pub fn carry_out_in(&self, file: Arc<dyn Storage>) -> Result<(), FileError> {
         let options = FileOptions::write().cache(self.cache);
+        // What it holds would be taken for zeroes afterwards.
+        if let Some(writer) = file.writer().filter(|writer| writer.is_zero_where_unwritten()) {
+            let emptied = writer.set_len_bytes(0).map_err(Error::io("empty the file", 0));
+            emptied.map_err(FileError::new(Action::Create, ""))?;
+        }
         let target = Target::in_storage(file, options, self.backing.clone());
         self.fill(&target).map(|_| ()).map_err(FileError::new(Action::Create, ""))
     }

@@ -3,7 +3,7 @@
 //! Until it is complete, nothing that looks like an image is left behind: a file that was made for
 //! it goes away again when creation fails. A file that was there before keeps its contents until
 //! the first byte is written, so that a mistake in the options costs nothing, and is left empty
-//! when creation fails later.
+//! when creation fails later. One that was empty goes away, too.
 
 use crate::policy::resolve_name;
 use core::ops::Range;

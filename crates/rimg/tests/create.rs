@@ -5,8 +5,8 @@ mod common;
 
 use common::full;
 use rimg::{
-    BlockImage, Creator, Error, FormatDriver, FormatInfo, Match, Opener, RawOptions, Result,
-    Storage,
+    BlockImage, Creator, Error, FormatDriver, FormatInfo, Match, MemoryStorage, Opener, RawOptions,
+    Result, Storage,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -236,4 +236,26 @@ fn qcow2_images_over_others_and_with_data_files() {
     let mut base = [0; 20];
     image.backing().unwrap().read_at(&mut base, 1 << 20).unwrap();
     assert_eq!(base, [7; 20]);
+}
+
+#[test]
+fn a_storage_that_was_in_use_shows_nothing_of_it() {
+    let formats: &[(&str, &str, &str)] = &[
+        ("raw", "preallocation", "off"),
+        #[cfg(feature = "qcow2")]
+        ("qcow2", "preallocation", "metadata"),
+        #[cfg(feature = "vhd")]
+        ("vpc", "subformat", "fixed"),
+    ];
+    for (format, option, value) in formats {
+        let file: Arc<dyn Storage> = Arc::new(MemoryStorage::from(vec![0xff; 4 << 20]));
+        let creator = Creator::new(*format).size(1 << 20).option(*option, *value);
+        creator.plan("disk").unwrap().carry_out_in(Arc::clone(&file)).unwrap();
+        let image = Opener::new().writable(true).format(*format).open_storage(file).unwrap();
+        // Who asks takes all that was not written for zeroes.
+        assert!(image.writer().unwrap().is_zero_initialised(), "{format}");
+        let mut bytes = vec![1; 1 << 20];
+        image.read_at(&mut bytes, 0).unwrap();
+        assert!(bytes.iter().all(|byte| *byte == 0), "{format}");
+    }
 }

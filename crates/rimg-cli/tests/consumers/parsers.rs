@@ -290,12 +290,15 @@ fn limits_of_memory_and_time() {
     let Some(prlimit) = Peer::require("prlimit") else { return };
     let folder = images();
     run(folder.path(), "create -q -f qcow2 huge 60T");
+    std::fs::write(folder.path().join("base"), vec![7; 8 << 20]).unwrap();
+    run(folder.path(), "convert -f raw -O qcow2 -c base packed");
     let prlimit = prlimit.in_dir(folder.path());
     for line in [
         "info huge --force-share --output=json",
         "info --output=json overlay",
         "info --output=json stream.vmdk",
         "convert -p -f qcow2 -O raw overlay out",
+        "convert -p -f qcow2 -O raw packed out",
     ] {
         let mut args = vec!["--as=1073741824", "--cpu=2", "./qemu-img"];
         args.extend(line.split_whitespace());

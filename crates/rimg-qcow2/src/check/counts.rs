@@ -29,6 +29,8 @@ pub(super) enum Usage {
 pub(super) struct Counts {
     g: Geometry,
     file_len: u64,
+    /// The length that the file had when the repair began.
+    first_len: u64,
     /// How many clusters the file has, or has once the references to the cluster behind its end
     /// are fulfilled.
     clusters: u64,
@@ -44,7 +46,15 @@ impl Counts {
     pub(super) fn new(g: Geometry, file_len: u64, budget: MetadataBudget) -> Result<Self> {
         let clusters = g.clusters_for(file_len);
         let pages = Pages::new(clusters.saturating_add(1), budget)?;
-        Ok(Self { g, file_len, clusters, pages, stray_end: file_len, stray_flags: false })
+        Ok(Self {
+            g,
+            file_len,
+            first_len: file_len,
+            clusters,
+            pages,
+            stray_end: file_len,
+            stray_flags: false,
+        })
     }
 
     /// How many clusters there are to compare: those of the file, and the one behind its end if
@@ -61,7 +71,7 @@ impl Counts {
     /// So long, in bytes, the file may become while it is repaired.
     pub(super) fn near_end(&self) -> u64 {
         let more = NEAR_CLUSTERS.saturating_mul(self.g.cluster_bytes()).min(NEAR_BYTES);
-        self.file_len.saturating_add(more)
+        self.first_len.saturating_add(more)
     }
 
     /// Takes notice that the file has become longer.

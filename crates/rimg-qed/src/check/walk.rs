@@ -118,7 +118,7 @@ impl<'a> Walk<'a> {
     /// Clusters that something else uses already count for one each.
     fn twice(&mut self, clusters: u64, what: &dyn Display) {
         self.summary.corruptions = self.summary.corruptions.saturating_add(clusters);
-        let message = format!("ERROR {what} is in use already ({clusters} clusters)");
+        let message = format!("ERROR {what} is in use already ({clusters} of its clusters)");
         self.tell(FindingKind::Corruption, message, false);
     }
 
