@@ -35,13 +35,13 @@ impl Qcow2Image {
             }
             guest = g.cluster_start(end.saturating_add(g.cluster_bytes()).saturating_sub(1));
         }
-        let unit = g.subcluster_bytes();
-        let ends_within = num::align_down(range.end, unit) != range.end;
-        if let Some(end) = last.filter(|_| ends_within && self.encryption.is_none()) {
-            // What the disk ends within is written, as by QEMU.
-            let zeroes = vec![0; num::to_usize(unit)?];
-            let in_cluster = g.in_cluster(num::align_down(range.end, unit));
-            let at = end.saturating_sub(g.cluster_bytes()).saturating_add(in_cluster);
+        let within = range.end.saturating_sub(num::align_down(range.end, g.subcluster_bytes()));
+        let beyond = if within == 0 { 0 } else { g.subcluster_bytes().saturating_sub(within) };
+        if let Some(end) = last.filter(|_| beyond > 0 && self.encryption.is_none()) {
+            // The rest of the (sub)cluster that the disk ends within is written, as by QEMU.
+            let zeroes = vec![0; num::to_usize(beyond)?];
+            let after = g.in_cluster(range.end);
+            let at = end.saturating_sub(g.cluster_bytes()).saturating_add(after);
             let data = self.data_writer()?;
             data.write_all_at(&zeroes, at).map_err(Error::io("reserve space", at))?;
         }
