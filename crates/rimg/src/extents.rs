@@ -2,7 +2,7 @@
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
 use core::ops::Range;
-use rimg_core::{BlockImage, Error, ExtentKind, Result};
+use rimg_core::{BlockImage, ChainWalk, ExtentKind, Result};
 
 /// A run of guest bytes and the image of the chain that it comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl ChainExtent {
 /// ```
 #[derive(Debug)]
 pub struct ChainExtents<'a> {
-    layers: Vec<CachedLayer<'a>>,
+    walk: ChainWalk<'a>,
     at: u64,
     end: u64,
     /// Found already, but not known to be whole.
@@ -78,43 +78,25 @@ impl<'a> ChainExtents<'a> {
     #[must_use]
     pub fn within(top: &'a dyn BlockImage, range: Range<u64>) -> Self {
         let end = range.end.min(top.size_bytes());
-        let below = std::iter::successors(top.backing(), |image| image.backing());
-        let layers = std::iter::once(top).chain(below.map(|image| image.as_ref()));
-        let layers = layers.map(|image| CachedLayer::new(image, end)).collect();
-        Self { layers, at: range.start.min(end), end, pending: None }
+        let walk = ChainWalk::new(top, end, usize::MAX);
+        Self { walk, at: range.start.min(end), end, pending: None }
     }
 
     /// The images that [`ChainExtent::depth`] counts.
     #[must_use]
     pub fn image(&self, depth: usize) -> Option<&'a dyn BlockImage> {
-        self.layers.get(depth).map(|layer| layer.image)
+        self.walk.image(depth)
     }
 
     /// The piece at `self.at`, as short as the images have it.
     fn piece(&mut self) -> Result<ChainExtent> {
-        let at = self.at;
-        let mut end = self.end;
-        let mut depth: usize = 0;
-        for (index, layer) in self.layers.iter_mut().enumerate() {
-            // Behind its end an image hides what is below it.
-            if at >= layer.size {
-                break;
-            }
-            depth = index;
-            let (run, kind) = layer.run_at(at)?;
-            end = end.min(run.end);
-            if !matches!(kind, ExtentKind::Backing) {
-                let kind = kind.advanced(at.saturating_sub(run.start));
-                return Ok(ChainExtent {
-                    start: at,
-                    len_bytes: end.saturating_sub(at),
-                    depth,
-                    kind,
-                });
-            }
-        }
-        let len_bytes = end.saturating_sub(at);
-        Ok(ChainExtent { start: at, len_bytes, depth, kind: ExtentKind::Backing })
+        let run = self.walk.run_at(self.at, self.end)?;
+        Ok(ChainExtent {
+            start: self.at,
+            len_bytes: run.end.saturating_sub(self.at),
+            depth: run.depth,
+            kind: run.kind,
+        })
     }
 }
 
@@ -141,37 +123,5 @@ impl Iterator for ChainExtents<'_> {
             }
         }
         self.pending.take().map(Ok)
-    }
-}
-
-/// An image and the run it was last asked for: the images above cut long runs into pieces, and
-/// asking for each anew would take quadratic time.
-#[derive(Debug)]
-struct CachedLayer<'a> {
-    image: &'a dyn BlockImage,
-    size: u64,
-    /// Up to where the walk will ask.
-    end: u64,
-    run: Range<u64>,
-    kind: ExtentKind,
-}
-
-impl<'a> CachedLayer<'a> {
-    fn new(image: &'a dyn BlockImage, end: u64) -> Self {
-        let size = image.size_bytes();
-        Self { image, size, end: end.min(size), run: 0..0, kind: ExtentKind::Backing }
-    }
-
-    /// The run around `at`, which is below the size.
-    fn run_at(&mut self, at: u64) -> Result<(&Range<u64>, ExtentKind)> {
-        if !self.run.contains(&at) {
-            let extent = self.image.extent_at(at..self.end)?;
-            if extent.len_bytes == 0 {
-                return Err(Error::Misuse("an image gave an empty extent"));
-            }
-            self.run = at..at.saturating_add(extent.len_bytes).min(self.end);
-            self.kind = extent.kind;
-        }
-        Ok((&self.run, self.kind))
     }
 }

@@ -32,11 +32,11 @@ pub use registry::{FORMATS, Formats, driver};
 pub use rimg_core::{
     Amend, AmendProgress, BitmapEdit, BitmapInfo, Bitmaps, BlockImage, BoxError, Check,
     CheckSummary, Codec, CompressedWrite, Dependency, DependencyRole, EncodedCluster, Error,
-    Extent, ExtentKind, FileOffset, Finding, FindingKind, FormatDriver, FormatInfo, GuestOffset,
-    HostOffset, ImageIdentity, ImageInfo, ImageWrite, InfoValue, Limits, Location, Match, Measure,
-    Measured, NewSnapshot, OptionKind, OptionSpec, Overlay, Preallocation, RawOptions, Repair,
-    Resize, Result, Secret, SnapshotEdit, SnapshotInfo, SnapshotSelector, Snapshots, Storage,
-    StorageRun, StorageWrite, Uuid, Zeroing,
+    Extent, ExtentKind, FileHoles, FileOffset, Finding, FindingKind, FormatDriver, FormatInfo,
+    GuestOffset, HostOffset, ImageIdentity, ImageInfo, ImageWrite, InFile, InfoValue, Limits,
+    Location, Match, Measure, Measured, NewSnapshot, OptionKind, OptionSpec, Overlay,
+    Preallocation, RawOptions, Repair, Resize, Result, Secret, SnapshotEdit, SnapshotInfo,
+    SnapshotSelector, Snapshots, Storage, StorageRun, StorageWrite, Uuid, Zeroing,
 };
 #[cfg(feature = "mmap")]
 pub use rimg_storage::MmapStorage;

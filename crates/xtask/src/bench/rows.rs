@@ -129,6 +129,14 @@ pub(super) const ROWS: &[Row] = &[
         ..CONVERT
     },
     Row {
+        name: "preallocated qcow2 → raw",
+        args: "convert -f qcow2 -O raw set-aside.qcow2 out/target",
+        goal: 2.0,
+        best_goal: 2.0,
+        verify: to_raw("set-aside.qcow2"),
+        ..CONVERT
+    },
+    Row {
         name: "three-deep chain → raw",
         args: "convert -f qcow2 -O raw chain-top.qcow2 out/target",
         goal: 2.5,

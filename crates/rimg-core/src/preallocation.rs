@@ -1,0 +1,107 @@
+//! Space that an image's tables give to the guest, but that was never written.
+//!
+//! With `preallocation=metadata` every guest cluster has its place in the file, and the file has
+//! holes there, which read as zeroes. Looking for holes costs, and small ones are everywhere, so
+//! it is done where a file is clearly smaller than what its clusters need.
+#![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
+
+use crate::{BlockImage, Error, FileOffset, Result, Storage};
+
+/// What a file has where an image keeps data in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InFile {
+    /// It was written.
+    Data,
+    /// It never was, and reads as zeroes.
+    Hole,
+    /// The file ends before: what an image makes of that differs from format to format.
+    BehindEnd,
+}
+
+/// The files of an image in which data may lie in holes.
+#[derive(Debug, Clone, Default)]
+pub struct FileHoles<'a> {
+    /// As [`FileOffset::file`] counts them.
+    files: Vec<Option<&'a dyn Storage>>,
+    has_all_places: bool,
+}
+
+impl<'a> FileHoles<'a> {
+    /// Looks at an image, once: what is written later is found, but not that holes became many.
+    #[must_use]
+    pub fn of(image: &'a dyn BlockImage) -> Self {
+        let Some(info) = image.info().ok().filter(|info| info.preallocated != Some(false)) else {
+            return Self::default();
+        };
+        let has_all_places = info.preallocated == Some(true);
+        let has_holes = |index: u16, file: &dyn Storage| match (index, info.cluster_bytes) {
+            (0, _) if has_all_places => Some(true),
+            (0, Some(cluster)) => has_many_holes(file, cluster),
+            (0, None) => None,
+            _ => Some(file.allocated_bytes().ok()?? < file.len_bytes().ok()?),
+        };
+        let files = (0..=u16::MAX).map_while(|index| Some((index, &**image.file(index)?)));
+        let files =
+            files.map(|(index, file)| (has_holes(index, file) == Some(true)).then_some(file));
+        Self { files: files.collect(), has_all_places }
+    }
+
+    /// Whether all of the disk has its place in the file by the image's own word.
+    #[must_use]
+    pub const fn has_all_places(&self) -> bool {
+        self.has_all_places
+    }
+
+    /// Whether the file that `index` counts is looked into.
+    #[must_use]
+    pub fn looks_into(&self, index: u16) -> bool {
+        self.files.get(usize::from(index)).is_some_and(Option::is_some)
+    }
+
+    /// How long the run at `place` is, at most `max`, in bytes, and what is there; in files that
+    /// are not looked into all is data. 0 bytes only for a `max` of 0.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn run_at(&self, place: FileOffset, max: u64) -> Result<(u64, InFile)> {
+        let file = self.files.get(usize::from(place.file)).copied().flatten();
+        let Some(file) = file.filter(|_| max > 0) else { return Ok((max, InFile::Data)) };
+        let at = place.host.0;
+        let failed = |error| Error::Io { op: "look for holes", at, source: error };
+        if at >= file.len_bytes().map_err(failed)? {
+            return Ok((max, InFile::BehindEnd));
+        }
+        let run = file.run_at(at).map_err(failed)?;
+        let what = if run.is_data { InFile::Data } else { InFile::Hole };
+        Ok((run.len_bytes.clamp(1, max), what))
+    }
+}
+
+/// Whether the file has clearly less space than its clusters, if it can say so.
+fn has_many_holes(file: &dyn Storage, cluster_bytes: u64) -> Option<bool> {
+    let len = file.len_bytes().ok()?;
+    let tail = u64::from(len.checked_rem(cluster_bytes)? != 0);
+    let clusters = len.checked_div(cluster_bytes)?.saturating_add(tail);
+    let stored = file.allocated_bytes().ok()??.checked_div(cluster_bytes)?;
+    Some(is_preallocated(clusters, stored))
+}
+
+/// Whether so many clusters in a file, of which so many take up space, were made beforehand.
+fn is_preallocated(clusters: u64, stored: u64) -> bool {
+    let tenth_more = stored.saturating_mul(10) / 9;
+    clusters >= tenth_more.max(stored.saturating_add(2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What qemu-img was seen to do.
+    #[test]
+    fn a_few_holes_do_not_count() {
+        for (stored, clusters) in [(4, 6), (9, 11), (24, 26), (44, 48), (64, 71), (104, 115)] {
+            assert!(is_preallocated(clusters, stored), "{stored}");
+            assert!(!is_preallocated(clusters - 1, stored), "{stored}");
+        }
+    }
+}
