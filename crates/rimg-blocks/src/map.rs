@@ -46,6 +46,12 @@ pub trait BlockMap: Send + Debug {
     /// What a table or its storage says.
     fn set_zero(&mut self, block: u64) -> Result<Zeroed>;
 
+    /// Whether [`set_zero`](Self::set_zero) is asked for blocks that have no place and nothing
+    /// below, and so are zeroes already: QEMU marks them in the formats that can.
+    fn marks_zeroes(&self) -> bool {
+        false
+    }
+
     /// Makes the tables fit a disk of `size_bytes`, or what the format rounds that up to. Blocks wholly behind its end are let go of;
     /// new ones have no place and read as what lies below, or zeroes.
     ///

@@ -96,7 +96,8 @@ impl<M: BlockMap> Blocks<M> {
         // A run of blocks that have to be zeroed is not looked through for each of them.
         let block = self.range_of(range.start / self.block_bytes, range.end);
         let first = state.map.extent(range.start..block.end)?;
-        if !self.is_zero(first.kind, range.start) {
+        let is_unmarked = matches!(first.kind, ExtentKind::Backing) && state.map.marks_zeroes();
+        if is_unmarked || !self.is_zero(first.kind, range.start) {
             return Ok(None);
         }
         let extent = state.map.extent(range.clone())?;

@@ -14,12 +14,12 @@ use crate::recode::{Coding, encode_cluster, push_write};
 use crate::reorder::{Order, Window};
 use crate::source::Source;
 use crate::stop::{Cancelled, Stop, lock};
-use crate::unit::Unit;
+use crate::unit::{Op, Unit};
 use core::num::NonZeroUsize;
 use plan::{Pair, Planner, UNIT_BYTES};
 use rimg_codec::{Encoder, Level};
 use rimg_core::num::to_u64;
-use rimg_core::{BlockImage, Error, zeroes};
+use rimg_core::{BlockImage, Error, ExtentKind, zeroes};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -86,6 +86,7 @@ pub fn rebase(
     let sources = [source_of(old), source_of(new)];
     let threads = threads(options.threads);
     let engine = Engine {
+        overlay,
         planner: Mutex::new(Planner::new(overlay, &sources, new)),
         sources: &sources,
         granule: Planner::granule_of(overlay),
@@ -121,6 +122,7 @@ fn source_of(image: Option<&dyn BlockImage>) -> Source<'_> {
 }
 
 struct Engine<'a> {
+    overlay: &'a dyn BlockImage,
     planner: Mutex<Planner<'a>>,
     /// What lies below until now, and from now on.
     sources: &'a [Source<'a>; 2],
@@ -236,11 +238,34 @@ impl<'a> Engine<'a> {
         if self.stop.is_cancelled() || self.stop.failed_before(unit.seq) {
             return;
         }
-        if let Err(error) = self.target.place(unit, &self.stop) {
+        let placed = self.target.place(unit, &self.stop);
+        if let Err(error) = placed.and_then(|()| self.cover(unit)) {
             self.stop.fail(unit.seq, error);
             return;
         }
         self.meter.add(unit.range.end.saturating_sub(unit.range.start));
+    }
+
+    /// Writes those of a unit's zeroes as data of which the overlay says nothing: nothing lay
+    /// below it there, so they were zeroes already, but what comes below would show.
+    fn cover(&self, unit: &Unit<'a>) -> Result<(), ConvertError> {
+        for op in &unit.ops {
+            let Op::Zeroes { range } = op else { continue };
+            let mut at = range.start;
+            while at < range.end && !self.stop.is_cancelled() {
+                let extent = self.overlay.extent_at(at..range.end);
+                let extent = extent.map_err(|source| ConvertError::Map { at, source })?;
+                let mut len = extent.len_bytes;
+                if matches!(extent.kind, ExtentKind::Backing) {
+                    len = len.min(to_u64(UNIT_BYTES));
+                    let zeroes = vec![0; usize::try_from(len).unwrap_or(UNIT_BYTES)];
+                    let written = self.target.writer.write_at(&zeroes, at);
+                    written.map_err(|source| ConvertError::Write { at, source })?;
+                }
+                at = at.saturating_add(len.max(1));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -403,6 +403,10 @@ impl BlockMap for QedMap {
         Ok(Zeroed::Done(None))
     }
 
+    fn marks_zeroes(&self) -> bool {
+        true
+    }
+
     fn set_size_bytes(&mut self, size_bytes: u64) -> Result<Vec<Freed>> {
         if size_bytes > self.geometry().max_image_bytes()
             || !size_bytes.is_multiple_of(spec::SECTOR_BYTES)
