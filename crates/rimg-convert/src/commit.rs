@@ -52,11 +52,10 @@ pub fn commit(
     let index = options.depth.checked_sub(1).ok_or(ConvertError::NoBacking)?;
     let base: &Arc<dyn BlockImage> = below.nth(index).ok_or(ConvertError::NoBacking)?;
     let writer = base.writer().ok_or(ConvertError::ReadOnly)?;
-    let to_empty = if options.keep || options.depth > 1 {
-        None
-    } else {
-        Some(overlay.overlay().ok_or(ConvertError::ReadOnly)?)
-    };
+    let lies_on_base = overlay.overlay().filter(|_| options.depth == 1);
+    if lies_on_base.is_none() && options.depth == 1 && !options.keep {
+        return Err(ConvertError::ReadOnly);
+    }
     let old_size = base.size_bytes();
     if old_size < overlay.size_bytes() {
         let grown = base.resizer().ok_or(ConvertError::ReadOnly)?;
@@ -79,10 +78,12 @@ pub fn commit(
     let summary =
         convert_part(&Source::new(&[overlay]), &**base, part, &converting, observer, cancel)?;
     writer.finish().map_err(|source| ConvertError::Target { doing: "flushing", source })?;
-    if let Some(overlay) = to_empty {
-        overlay
-            .make_empty()
-            .map_err(|source| ConvertError::Target { doing: "emptying the overlay of", source })?;
+    if let Some(overlay) = lies_on_base {
+        let (doing, done) = match options.keep {
+            true => ("noting the new contents of", overlay.accept_backing()),
+            false => ("emptying the overlay of", overlay.make_empty()),
+        };
+        done.map_err(|source| ConvertError::Target { doing, source })?;
     }
     Ok(summary)
 }

@@ -18,8 +18,17 @@ pub trait Overlay: Send + Sync {
         true
     }
 
+    /// Takes the image below for what this one lies on, after what is in this one was written to
+    /// it: some formats know what they lie on by an identifier that changes with its contents.
+    ///
+    /// # Errors
+    /// What the image or its storage says.
+    fn accept_backing(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Drops all data of this layer, so that everything comes from below again; what `commit`
-    /// does to an image whose contents went into the one below.
+    /// does to an image whose contents went into the one below, and so accepts that as well.
     ///
     /// # Errors
     /// What the image or its storage says; part of the data may be dropped then.

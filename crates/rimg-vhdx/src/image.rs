@@ -135,6 +135,10 @@ impl Overlay for VhdxImage {
     /// What was in this layer went into the parent before: it is known by what it became.
     fn make_empty(&self) -> Result<()> {
         self.blocks.make_empty()?;
+        self.accept_backing()
+    }
+
+    fn accept_backing(&self) -> Result<()> {
         let Some(parent) = self.blocks.below() else { return Ok(()) };
         match identity_of(&parent.info()?) {
             Some(guid) => self.blocks.alone(|map| {

@@ -110,6 +110,13 @@ impl Overlay for VmdkImage {
         false
     }
 
+    fn accept_backing(&self) -> Result<()> {
+        self.note_change(0, &[])?;
+        let parent = self.parent.image.as_ref();
+        let parent_cid = parent.map(|image| image.info()).transpose()?;
+        self.store_parent_cid(parent_cid.as_ref().and_then(content_id))
+    }
+
     /// Notes the parent's content ID anew: what went into the parent has changed that.
     fn make_empty(&self) -> Result<()> {
         if self.parts.iter().any(|part| !part.writable || !matches!(part.body, Body::Grains(_))) {
@@ -124,6 +131,12 @@ impl Overlay for VmdkImage {
                 blocks.make_empty()?;
             }
         }
+        self.store_parent_cid(parent_cid)
+    }
+}
+
+impl VmdkImage {
+    fn store_parent_cid(&self, parent_cid: Option<u32>) -> Result<()> {
         let mut state = self.descriptor();
         if let (Some(old), Some(cid)) = (&state.descriptor, parent_cid) {
             let mut new = old.clone();
