@@ -6,7 +6,7 @@ use crate::read::whole_sectors;
 use crate::{Below, BlockMap, Place, SectorCipher};
 use core::ops::Range;
 use core::sync::atomic::Ordering;
-use rimg_core::{Error, ExtentKind, ImageWrite, Result, Zeroing, num, zeroes};
+use rimg_core::{Error, ExtentKind, ImageWrite, Result, StorageWrite, Zeroing, num, zeroes};
 
 /// Blocks of up to this size are put together in memory and written at once; what is left of
 /// larger ones is copied in pieces of this size.
@@ -80,8 +80,18 @@ impl<M: BlockMap> ImageWrite for Blocks<M> {
         true
     }
 
+    /// A new image has nothing, or places that nobody wrote to: a device may hold anything there.
     fn is_zero_initialised(&self) -> bool {
-        matches!(self.below, Below::Nothing)
+        let in_file = self.storage_writer().is_ok_and(StorageWrite::is_zero_where_unwritten);
+        let has_nothing = || {
+            let mut state = self.lock();
+            let disk = 0..state.map.size_bytes();
+            state.map.extent(disk.clone()).is_ok_and(|extent| {
+                let is_whole = extent.len_bytes >= disk.end;
+                is_whole && !matches!(extent.kind, ExtentKind::Data(_))
+            })
+        };
+        matches!(self.below, Below::Nothing) && (in_file || has_nothing())
     }
 
     fn relax_until_flush(&self) {

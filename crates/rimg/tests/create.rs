@@ -6,8 +6,10 @@ mod common;
 use common::full;
 use rimg::{
     BlockImage, Creator, Error, FormatDriver, FormatInfo, Match, MemoryStorage, Opener, RawOptions,
-    Result, Storage,
+    Result, Storage, StorageRun, StorageWrite, Zeroing,
 };
+use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -258,4 +260,112 @@ fn a_storage_that_was_in_use_shows_nothing_of_it() {
         image.read_at(&mut bytes, 0).unwrap();
         assert!(bytes.iter().all(|byte| *byte == 0), "{format}");
     }
+}
+
+/// A device: as long as it is, and full of what its last user left.
+#[derive(Debug)]
+struct Device(MemoryStorage);
+
+impl Storage for Device {
+    fn len_bytes(&self) -> io::Result<u64> {
+        self.0.len_bytes()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], at: u64) -> io::Result<()> {
+        self.0.read_exact_at(buf, at)
+    }
+
+    fn run_at(&self, at: u64) -> io::Result<StorageRun> {
+        Ok(StorageRun::data(self.0.len_bytes()? - at))
+    }
+
+    fn writer(&self) -> Option<&dyn StorageWrite> {
+        Some(self)
+    }
+}
+
+impl StorageWrite for Device {
+    fn write_all_at(&self, buf: &[u8], at: u64) -> io::Result<()> {
+        assert!(at + u64::try_from(buf.len()).unwrap() <= self.0.len_bytes()?, "behind the end");
+        self.0.write_all_at(buf, at)
+    }
+
+    fn write_zeroes_at(&self, range: Range<u64>, how: Zeroing) -> io::Result<()> {
+        assert!(range.end <= self.0.len_bytes()?, "behind the end");
+        self.0.write_zeroes_at(range, how)
+    }
+
+    fn discard_at(&self, _range: Range<u64>) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn set_len_bytes(&self, len: u64) -> io::Result<()> {
+        match len <= self.0.len_bytes()? {
+            true => Ok(()),
+            false => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn what_is_on_a_device_never_shows_in_an_image_that_says_it_is_zero() {
+    let formats: &[(&str, &[(&str, &str)])] = &[
+        ("raw", &[]),
+        #[cfg(feature = "qcow2")]
+        ("qcow2", &[]),
+        #[cfg(feature = "qcow2")]
+        ("qcow2", &[("preallocation", "metadata")]),
+        #[cfg(feature = "vhd")]
+        ("vpc", &[]),
+        #[cfg(feature = "vhdx")]
+        ("vhdx", &[]),
+        #[cfg(feature = "vhdx")]
+        ("vhdx", &[("subformat", "fixed")]),
+        #[cfg(feature = "vdi")]
+        ("vdi", &[]),
+        #[cfg(feature = "vdi")]
+        ("vdi", &[("static", "on")]),
+        #[cfg(feature = "parallels")]
+        ("parallels", &[]),
+    ];
+    let mut wrong = Vec::new();
+    for (format, options) in formats {
+        let what = format!("{format} {options:?}");
+        let memory = MemoryStorage::from(vec![0xff; 48 << 20]);
+        let device: Arc<dyn Storage> = Arc::new(Device(memory));
+        let mut creator = Creator::new(*format).size(4 << 20);
+        for (name, value) in *options {
+            creator = creator.option(*name, *value);
+        }
+        if let Err(error) = creator.plan("disk").unwrap().carry_out_in(Arc::clone(&device)) {
+            wrong.push(format!("{what}: {}", full(&error)));
+            continue;
+        }
+        let opened = Opener::new().writable(true).format(*format).open_storage(device);
+        let image = match opened {
+            Ok(image) => image,
+            Err(error) => {
+                wrong.push(format!("{what}: {}", full(&error)));
+                continue;
+            }
+        };
+        let size = usize::try_from(image.size_bytes()).unwrap();
+        let mut expected = vec![0; size];
+        let writer = image.writer().unwrap();
+        if !writer.is_zero_initialised() {
+            writer.write_zeroes_at(0..image.size_bytes()).unwrap();
+        }
+        expected[100_000..300_000].fill(7);
+        writer.write_at(&expected[100_000..300_000], 100_000).unwrap();
+        let mut bytes = vec![1; size];
+        image.read_at(&mut bytes, 0).unwrap();
+        if let Some(at) = (0..size).find(|at| bytes[*at] != expected[*at]) {
+            wrong.push(format!("{what}: {} at {at}", bytes[at]));
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
 }
