@@ -3,6 +3,7 @@
 //! Each step leaves an image that is whole, and works on the image as the step before left it: what
 //! depends on version or refcount width is fixed while an image is open.
 
+mod downgrade;
 mod expand;
 mod options;
 mod refcounts;
@@ -93,21 +94,6 @@ impl Qcow2Image {
             {
                 header.extensions.push(Extension::feature_names());
             }
-        })
-    }
-
-    fn downgrade(&self, progress: &mut AmendProgress<'_>) -> Result<()> {
-        let header = self.lock()?.header.clone();
-        options::check_snapshots(&self.read_snapshots(&header)?, header.size_bytes)?;
-        self.expand_zeroes(progress)?;
-        self.rewrite_header(&mut *self.lock()?, |header| {
-            header.version = 2;
-            header.header_bytes = spec::HEADER_V2_BYTES;
-            header.geometry.zero_flag = false;
-            header.incompatible = 0;
-            header.compatible = 0;
-            header.autoclear = 0;
-            header.extensions.retain(|known| !matches!(known, Extension::FeatureNames(_)));
         })
     }
 }

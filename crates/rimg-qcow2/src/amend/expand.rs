@@ -29,12 +29,7 @@ impl Qcow2Image {
     pub(super) fn expand_zeroes(&self, progress: &mut AmendProgress<'_>) -> Result<()> {
         let mut state = self.lock()?;
         let state = &mut *state;
-        let active = self.branches(&state.l1, state.header.l1_offset)?;
-        let mut trees: Vec<(usize, Vec<Branch>)> = vec![(state.l1.len(), active)];
-        for entry in self.read_snapshots(&state.header)? {
-            let l1 = self.checked_l1(state, &entry)?;
-            trees.push((l1.len(), self.branches(&l1, entry.l1_offset)?));
-        }
+        let trees = self.trees(state)?;
         let total = trees.iter().map(|(entries, _)| num::to_u64(*entries)).sum();
         let mut done = 0_u64;
         // What several trees share is changed once.

@@ -210,8 +210,9 @@ fn check_downgrade(header: &Header) -> Result<()> {
     if header.has(spec::incompatible::DATA_FILE) {
         return refuse("compat", "Cannot downgrade an image with a data file");
     }
-    // QEMU forgets that clusters are compressed with zstd, and cannot read them afterwards.
-    let rest = header.incompatible & !spec::incompatible::DIRTY;
+    // Whether there are clusters that are compressed with zstd is looked at later.
+    let known = spec::incompatible::DIRTY | spec::incompatible::COMPRESSION_TYPE;
+    let rest = header.incompatible & !known;
     if rest != 0 {
         return refuse(
             "compat",
