@@ -104,7 +104,7 @@ const MEANT: &[Meant] = &[
         verb: "",
         words: "",
         theirs: "This qcow2 v2 image contains bitmaps",
-        ours: "exit 0",
+        ours: "",
         reason: "rimg takes bitmaps out of the header of an image that becomes one of version 2",
     },
     Meant {
@@ -176,6 +176,20 @@ const MEANT: &[Meant] = &[
         theirs: "Block driver does not support requested flags",
         ours: "exit 0",
         reason: "rimg hides what lies below a disk that grows over images of any format",
+    },
+    Meant {
+        verb: "",
+        words: "",
+        theirs: "exit signal: 6 (SIGABRT)",
+        ours: "",
+        reason: "qemu-img crashes",
+    },
+    Meant {
+        verb: "snapshot",
+        words: "-c",
+        theirs: "Could not create snapshot",
+        ours: "exit 0",
+        reason: "qemu-img makes tables to discard nothing from, and refcounts of 1 bit cannot share them",
     },
 ];
 

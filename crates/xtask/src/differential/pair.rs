@@ -13,6 +13,7 @@ use std::fs;
 use std::os::unix::fs::{FileExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use tempfile::TempDir;
 
 /// What `timeout` exits with.
 const TIMED_OUT: &str = "124";
@@ -31,6 +32,8 @@ pub(super) struct Pair {
     qemu_io: PathBuf,
     /// rimg, by the name of qemu-img.
     link: PathBuf,
+    /// Goes away with this.
+    _folder: TempDir,
 }
 
 /// How a sequence ended.
@@ -82,10 +85,14 @@ struct Said {
 impl Pair {
     /// Folders of their own for the thread `worker`.
     pub(super) fn new(options: &Options, worker: usize) -> Result<Self> {
-        let top = run::root().join("target").join("peer").join(worker.to_string());
+        // In memory, where there is some to be had: what file systems say of space that was set
+        // aside depends on what they wrote back by then.
+        let prefix = format!("rimg-peer-{worker}-");
+        let in_memory = TempDir::with_prefix_in(&prefix, "/dev/shm");
+        let folder =
+            in_memory.or_else(|_| TempDir::with_prefix_in(&prefix, run::root().join("target")))?;
+        let top = folder.path();
         let link = top.join("qemu-img");
-        let _ = fs::remove_dir_all(&top);
-        fs::create_dir_all(&top)?;
         symlink(&options.rimg, &link)?;
         Ok(Self {
             theirs: top.join("theirs"),
@@ -93,6 +100,7 @@ impl Pair {
             qemu_img: run::need("qemu-img")?,
             qemu_io: run::need("qemu-io")?,
             link,
+            _folder: folder,
         })
     }
 
