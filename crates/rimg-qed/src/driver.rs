@@ -8,8 +8,8 @@ use crate::spec::feature;
 use crate::{check, create, options, spec};
 use rimg_blocks::{Below, Blocks, Setup};
 use rimg_core::{
-    BlockImage, Dependency, DependencyRole, Error, FormatDriver, FormatInfo, Match, OpenOptions,
-    ProbeWindow, RawOptions, Repair, Result, Storage, TargetFiles, num,
+    BlockImage, Dependency, DependencyRole, Error, Finding, FormatDriver, FormatInfo, Match,
+    OpenOptions, ProbeWindow, RawOptions, Repair, Result, Storage, TargetFiles, num,
 };
 use std::sync::Arc;
 
@@ -71,8 +71,8 @@ fn open(file: Arc<dyn Storage>, how: &OpenOptions<'_>) -> Result<QedImage> {
     }
     if access == Access::Write && header.has(feature::NEED_CHECK) {
         // Somebody wrote to it, and did not come to say that all went well.
-        let summary =
-            check::repair_unclean(&file, &mut header, how.limits, Repair::All, &mut |_| {})?;
+        let tell = &mut |finding: &Finding| how.gate.repairing(finding);
+        let summary = check::repair_unclean(&file, &mut header, how.limits, Repair::All, tell)?;
         let wrong = summary.corruptions.saturating_add(summary.check_errors);
         if wrong > 0 {
             return Err(CorruptKind::NotRepaired(wrong).at("header", "features", 16));

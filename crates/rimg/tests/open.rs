@@ -161,3 +161,23 @@ fn a_guessed_raw_image_cannot_become_another_format() {
     assert!(!told.layers()[0].guarded);
     told.writer().unwrap().write_at(b"conectix", 1024).unwrap();
 }
+
+#[test]
+#[cfg(feature = "qed")]
+fn what_an_image_is_found_to_be_on_opening_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("d.qed");
+    rimg::Creator::new("qed").size(1 << 20).create(&path).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    // Nobody closed it, and a cluster at its end belongs to nobody.
+    bytes[16] |= 2;
+    bytes.resize(bytes.len() + 65536, 7);
+    std::fs::write(&path, bytes).unwrap();
+    let image = Opener::new().format("qed").writable(true).open(&path).unwrap();
+    let repaired = &image.layers()[0].repaired;
+    let kinds: Vec<_> = repaired.iter().map(|finding| finding.kind).collect();
+    assert_eq!(kinds, [rimg::FindingKind::Leak]);
+    image.close().unwrap();
+    let image = Opener::new().format("qed").writable(true).open(&path).unwrap();
+    assert!(image.layers()[0].repaired.is_empty());
+}

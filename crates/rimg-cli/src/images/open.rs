@@ -192,7 +192,8 @@ pub(crate) fn open_or_reason(name: &ImageName, how: &How) -> Result<Opened, Reas
     };
     match opened {
         Ok(image) => {
-            for finding in image.layers().iter().flat_map(|layer| &layer.repaired) {
+            let repaired = image.layers().iter().flat_map(|layer| &layer.repaired);
+            for finding in repaired.filter(|finding| !finding.wordless_in_qemu) {
                 // As with the findings of a check, nobody may be reading them.
                 let _ = writeln!(io::stderr(), "{}", finding.message);
             }

@@ -68,7 +68,8 @@ impl Counts {
         self.file_len
     }
 
-    /// So long, in bytes, the file may become while it is repaired.
+    /// So long, in bytes, the file may become in one pass of a repair; the next, which counts anew,
+    /// begins with the length that the file has then.
     pub(super) fn near_end(&self) -> u64 {
         let more = NEAR_CLUSTERS.saturating_mul(self.g.cluster_bytes()).min(NEAR_BYTES);
         self.first_len.saturating_add(more)

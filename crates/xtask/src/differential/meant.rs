@@ -185,6 +185,13 @@ const MEANT: &[Meant] = &[
         reason: "qemu-img crashes",
     },
     Meant {
+        verb: "convert",
+        words: " -c ",
+        theirs: "Input/output error",
+        ours: "exit 0",
+        reason: "qemu-img cannot put compressed clusters over others",
+    },
+    Meant {
         verb: "snapshot",
         words: "-c",
         theirs: "Could not create snapshot",
