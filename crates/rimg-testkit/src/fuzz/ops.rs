@@ -26,7 +26,8 @@ pub fn ops(drivers: &'static [&'static dyn FormatDriver], input: &[u8]) {
     let dir = MemoryDir::new(drivers);
     let mut input = Input::new(input);
     let Some(mut model) = create(&dir, format, &mut input) else { return };
-    let open = |writable| match dir.open("disk", format.name, writable) {
+    let how = opened_with(format.name);
+    let open = |writable| match dir.open_with("disk", format.name, writable, &how) {
         Ok(image) => image,
         Err(error) => panic!("cannot be opened: {error:?}"),
     };
@@ -62,7 +63,11 @@ fn create(dir: &MemoryDir, format: &FormatInfo, input: &mut Input<'_>) -> Option
     let size = input.number(3) * 512 % MAX_DISK_BYTES;
     let switches = input.number(2);
     let below_bytes = input.number(2) * 512 % MAX_DISK_BYTES;
-    let mut options = RawOptions::new();
+    let mut options = opened_with(format.name);
+    if format.name == "luks" {
+        // As fast as a passphrase is ever tried, and zero where nobody wrote.
+        options = options.with("iter-time", "0").with("preallocation", "full");
+    }
     for (place, spec) in format.all_create_options().enumerate() {
         // The byte is read for every option: what comes after does not depend on the format's.
         let choice = input.byte();
@@ -87,6 +92,14 @@ fn create(dir: &MemoryDir, format: &FormatInfo, input: &mut Input<'_>) -> Option
     }
 }
 
+/// What the format wants to know whenever the image is opened.
+fn opened_with(format: &str) -> RawOptions {
+    match format {
+        "luks" => RawOptions::new().with("key-secret", "key").with_secret("key", "abc".into()),
+        _ => RawOptions::new(),
+    }
+}
+
 /// A value for an option that is worth trying.
 fn value(format: &str, name: &str, choice: u8) -> Option<String> {
     let from = |values: &[&str]| Some(values[usize::from(choice) % values.len()].to_owned());
@@ -106,6 +119,11 @@ fn value(format: &str, name: &str, choice: u8) -> Option<String> {
         "refcount_bits" => Some((1_u32 << (choice % 7)).to_string()),
         "compat" => from(&["1.1", "0.10"]),
         "compression_type" => from(&["zlib", "zstd"]),
+        "preallocation" if format == "luks" => None,
+        "cipher-alg" => from(&["aes-256", "aes-128", "twofish-128"]),
+        "cipher-mode" => from(&["xts", "cbc", "ecb", "ctr"]),
+        "ivgen-alg" => from(&["plain64", "plain", "essiv"]),
+        "ivgen-hash-alg" | "hash-alg" => from(&["sha256", "sha1", "sha512"]),
         "preallocation" => from(&["off", "metadata", "falloc", "full"]),
         "backing_file" => from(&["below"]),
         "data_file" => from(&["data"]),
@@ -188,8 +206,12 @@ fn resize(image: &dyn BlockImage, model: &mut ModelDisk, input: &mut Input<'_>) 
         _ => Preallocation::Off,
     };
     let Some(resizer) = image.resizer() else { return };
+    let old = model.size_bytes();
     if done(resizer.resize(size, how)) {
         model.resize(size);
+        if size > old && !resizer.grows_by_zeroes() {
+            image.writer().unwrap().write_zeroes_at(old..size).unwrap();
+        }
     }
 }
 
