@@ -499,7 +499,8 @@ impl Drawer<'_> {
         } else {
             // qemu-img takes all of a VHDX for data, which rimg does not.
             let image = self.image();
-            if image.format == "vhdx" {
+            let is_vhdx = |image: &Image| image.format == "vhdx";
+            if is_vhdx(&image) || (image.has_backing && self.images.iter().any(is_vhdx)) {
                 return self.info();
             }
             words.extend(words!["-f", image.format, image.name]);

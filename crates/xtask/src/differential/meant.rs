@@ -192,6 +192,13 @@ const MEANT: &[Meant] = &[
         reason: "qemu-img cannot put compressed clusters over others",
     },
     Meant {
+        verb: "check",
+        words: "",
+        theirs: "Leaked cluster",
+        ours: "exit 0\nNo errors were found",
+        reason: "qemu-img leaks what rimg gives back",
+    },
+    Meant {
         verb: "snapshot",
         words: "-c",
         theirs: "Could not create snapshot",
