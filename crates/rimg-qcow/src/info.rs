@@ -12,6 +12,7 @@ pub(crate) fn describe(header: &Header) -> ImageInfo {
         cluster_bytes: Some(header.geometry.cluster_bytes()),
         encrypted: header.is_encrypted(),
         backing_file: header.backing.clone(),
+        preallocated: Some(false),
         ..ImageInfo::default()
     }
 }

@@ -12,6 +12,7 @@ pub(crate) fn describe(header: &Header) -> ImageInfo {
         cluster_bytes: Some(header.geometry.cluster_bytes()),
         backing_file: header.backing.clone(),
         backing_format: header.backing_format().map(str::to_owned),
+        preallocated: Some(false),
         ..ImageInfo::default()
     }
 }
