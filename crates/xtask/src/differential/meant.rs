@@ -210,8 +210,8 @@ const MEANT: &[Meant] = &[
 /// Why a difference is meant, if it is.
 pub(super) fn reason(step: &Step, theirs: &str, ours: &str) -> Option<&'static str> {
     // A panic, or a signal, is never meant.
-    let ended_itself = ["exit 0\n", "exit 1\n", "exit 2\n", "exit 3\n", "exit 63\n"];
-    if !ended_itself.iter().any(|exit| ours.starts_with(exit)) {
+    let ended_itself = [0, 1, 2, 3, 4, 63].map(|code| format!("exit {code}\n"));
+    if !ended_itself.iter().any(|exit| ours.starts_with(exit.as_str())) {
         return None;
     }
     let line = step.to_string();
