@@ -189,7 +189,10 @@ fn copy(
     watch: &Watch<'_>,
     cancel: &AtomicBool,
 ) -> Result<(), Trouble> {
-    // Of VMDKs some kinds compress; for the others qemu-img passes over the wish.
+    if options.compress && target.disk().info().is_ok_and(|info| info.cluster_bytes.is_none()) {
+        return Err(Trouble::Half(Stop::failed("invalid cluster size")));
+    }
+    // Of VMDKs some kinds compress; for the other sparse ones qemu-img passes over the wish.
     options.compress &= target.format() != "vmdk" || target.disk().compressor().is_some();
     if let Some(below) = target.disk().backing() {
         if args.target_is_zero {
