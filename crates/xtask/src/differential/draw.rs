@@ -14,12 +14,22 @@ struct Image {
     bitmaps: u64,
     /// A finished stream, which nobody can write to in place.
     is_stream: bool,
+    /// Its clusters are smaller than the 64 KiB in which qemu-img commits.
+    is_fine: bool,
 }
 
 impl Image {
     const fn new(name: String, format: &'static str, size: u64) -> Self {
-        let (snapshots, bitmaps) = (0, 0);
-        Self { name, format, size, has_backing: false, snapshots, bitmaps, is_stream: false }
+        Self {
+            name,
+            format,
+            size,
+            has_backing: false,
+            snapshots: 0,
+            bitmaps: 0,
+            is_stream: false,
+            is_fine: format == "qcow",
+        }
     }
 }
 
@@ -146,7 +156,10 @@ impl Drawer<'_> {
             words.push(self.size_word(size));
         }
         let step = Step::img(words).making(&name, format);
-        self.images.push(Image { has_backing, ..Image::new(name, format, size) });
+        let new = Image::new(name, format, size);
+        let text = step.to_string();
+        let is_fine = new.is_fine || text.contains("_size=512") || text.contains("_size=4k");
+        self.images.push(Image { has_backing, is_fine, ..new });
         step
     }
 
@@ -254,6 +267,18 @@ impl Drawer<'_> {
         if self.rng.one_in(10) {
             words.extend(words!["-m", self.one(&["1", "4", "16", "17"])]);
         }
+        for option in [["-r", "1G"], ["-t", "writeback"], ["-t", "unsafe"], ["-T", "none"]] {
+            if self.rng.one_in(30) {
+                words.extend(option.map(str::to_owned));
+            }
+        }
+        if self.rng.one_in(25) {
+            let flag = self.one(&["--salvage", "--bitmaps", "--target-is-zero"]);
+            // Those of Parallels images cannot be seen by rimg.
+            if source.format != "parallels" {
+                words.push(flag.to_owned());
+            }
+        }
         let streams = format == "vmdk" && self.rng.one_in(3);
         let mut options = if self.rng.one_in(2) { self.create_options(format) } else { Vec::new() };
         if streams {
@@ -306,43 +331,65 @@ impl Drawer<'_> {
         }
     }
 
-    fn looking(&mut self, verb: &str, image: &Image) -> Vec<String> {
-        let mut words = words![verb];
-        words.extend(self.format_words(image));
-        if self.rng.one_in(2) {
-            words.push("--output=json".to_owned());
+    /// The name of an image, in one of the ways to say it; its format, mostly, goes to `words`.
+    fn name(&mut self, image: &Image, words: &mut Vec<String>) -> String {
+        let (format, name) = (image.format, &image.name);
+        match self.rng.below(16) {
+            0 => {
+                words.push("--image-opts".to_owned());
+                format!("driver={format},file.filename={name}")
+            }
+            1 => {
+                let file = format!("{{\"driver\": \"file\", \"filename\": \"{name}\"}}");
+                format!("json:{{\"driver\": \"{format}\", \"file\": {file}}}")
+            }
+            _ => {
+                words.extend(self.format_words(image));
+                name.clone()
+            }
         }
-        words
     }
 
     fn info(&mut self) -> Step {
         let image = self.image();
-        let mut words = self.looking("info", &image);
+        let mut words = words!["info"];
+        let name = self.name(&image, &mut words);
         if self.rng.one_in(4) {
             words.push("--backing-chain".to_owned());
         }
-        words.push(image.name);
+        self.json(&mut words);
+        words.push(name);
         Step::img(words)
+    }
+
+    fn json(&mut self, words: &mut Vec<String>) {
+        if self.rng.one_in(2) {
+            words.push("--output=json".to_owned());
+        }
     }
 
     fn map(&mut self) -> Step {
         let image = self.image();
-        let mut words = self.looking("map", &image);
+        let mut words = words!["map"];
+        let name = self.name(&image, &mut words);
+        self.json(&mut words);
         if self.rng.one_in(4) {
             let (at, len) = self.range(image.size);
             words.extend(words!["-s", at, "-l", len]);
         }
-        words.push(image.name);
+        words.push(name);
         Step::img(words)
     }
 
     fn check(&mut self) -> Step {
         let image = self.image();
-        let mut words = self.looking("check", &image);
+        let mut words = words!["check"];
+        let name = self.name(&image, &mut words);
+        self.json(&mut words);
         if self.rng.one_in(3) {
             words.extend(words!["-r", self.one(&["leaks", "all", "some"])]);
         }
-        words.push(image.name);
+        words.push(name);
         Step::img(words)
     }
 
@@ -397,6 +444,7 @@ impl Drawer<'_> {
             }
             3 => words!["snapshot", "-a", known(self.rng), image.name],
             4 => words!["snapshot", "-d", known(self.rng), image.name],
+            _ if self.rng.one_in(3) => words!["snapshot", "-U", "-l", image.name],
             _ => words!["snapshot", "-l", image.name],
         };
         Step::img(words)
@@ -447,6 +495,8 @@ impl Drawer<'_> {
         let mut words = words!["rebase", "-f", image.format];
         if self.rng.one_in(3) {
             words.push("-u".to_owned());
+        } else if self.rng.one_in(5) {
+            words.push("-c".to_owned());
         }
         if index == 0 || self.rng.one_in(3) {
             words.extend(words!["-b", ""]);
@@ -468,12 +518,16 @@ impl Drawer<'_> {
             (0..self.images.len()).filter(|index| self.images[*index].has_backing).collect();
         let index = if overlays.is_empty() { self.index() } else { self.one(&overlays) };
         let image = self.images[index].clone();
+        // What is written around the data shows in the map of the image below.
+        if image.is_fine {
+            return self.info();
+        }
         let mut words = words!["commit", "-f", image.format];
         if self.rng.one_in(4) {
             words.push("-q".to_owned());
         }
         // rimg empties what was committed in every format, qemu-img in these; -d forbids it.
-        if !["qcow2", "qcow"].contains(&image.format) || self.rng.one_in(4) {
+        if image.format != "qcow2" || self.rng.one_in(4) {
             words.push("-d".to_owned());
         }
         words.push(image.name);
@@ -502,6 +556,9 @@ impl Drawer<'_> {
             let is_vhdx = |image: &Image| image.format == "vhdx";
             if is_vhdx(&image) || (image.has_backing && self.images.iter().any(is_vhdx)) {
                 return self.info();
+            }
+            if image.snapshots > 0 && self.rng.one_in(3) {
+                words.extend(words!["-l", format!("s{}", self.rng.below(image.snapshots + 1))]);
             }
             words.extend(words!["-f", image.format, image.name]);
         }

@@ -192,10 +192,24 @@ const MEANT: &[Meant] = &[
         reason: "qemu-img cannot put compressed clusters over others",
     },
     Meant {
+        verb: "convert",
+        words: " -c ",
+        theirs: "error while writing at byte 0: Invalid argument",
+        ours: "exit 0",
+        reason: "qemu-img cannot compress part of a cluster but at the end of a disk",
+    },
+    Meant {
         verb: "check",
         words: "",
         theirs: "Leaked cluster",
         ours: "exit 0\nNo errors were found",
+        reason: "qemu-img leaks what rimg gives back",
+    },
+    Meant {
+        verb: "check",
+        words: "json",
+        theirs: "Leaked cluster",
+        ours: "exit 0\n{",
         reason: "qemu-img leaks what rimg gives back",
     },
     Meant {

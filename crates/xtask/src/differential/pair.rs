@@ -36,6 +36,12 @@ pub(super) struct Pair {
     _folder: TempDir,
 }
 
+/// The format of the image that a word is about, by itself or in options or JSON.
+fn format_of(word: &str, images: &BTreeMap<&str, &'static str>) -> Option<&'static str> {
+    let names = word.rsplit(|c: char| !c.is_ascii_alphanumeric());
+    names.filter_map(|name| images.get(name).copied()).next()
+}
+
 /// How a sequence ended.
 #[derive(Debug)]
 pub(super) enum Outcome {
@@ -116,8 +122,8 @@ impl Pair {
             if let Some((name, format)) = &step.makes {
                 images.insert(name.as_str(), *format);
             }
-            let places = step.words.last().and_then(|name| images.get(name.as_str()));
-            let exact = places.is_none_or(|format| matches!(*format, "raw" | "qcow2"));
+            let places = step.words.last().and_then(|word| format_of(word, &images));
+            let exact = places.is_none_or(|format| matches!(format, "raw" | "qcow2"));
             let exact = exact && !steps.iter().take(number).any(Step::moves_clusters);
             let (theirs, ours) = (self.theirs(step, exact)?, self.ours(step, exact)?);
             if theirs.is_like(&ours) {

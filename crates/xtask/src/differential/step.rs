@@ -36,11 +36,12 @@ impl Step {
     }
 
     /// Whether qemu-img gives clusters new places that rimg leaves where they are: the last one of
-    /// a disk that ends within it, when what it grows by is preallocated; and all bitmaps, whenever
-    /// it has an image open for writing.
+    /// a disk that ends within it, when what it grows by is preallocated; all bitmaps, whenever it
+    /// has an image open for writing; and with `-W` those of a copy, in any order.
     pub(super) fn moves_clusters(&self) -> bool {
         let preallocates = self.words.iter().any(|word| word.starts_with("--prealloc"));
-        (self.verb() == "resize" && preallocates) || self.verb() == "bitmap"
+        let in_any_order = self.verb() == "convert" && self.words.iter().any(|word| word == "-W");
+        (self.verb() == "resize" && preallocates) || self.verb() == "bitmap" || in_any_order
     }
 
     /// The sub-command.
