@@ -19,6 +19,7 @@ impl Qcow2Image {
                           compressed clusters";
             return Err(Error::InvalidOption { option: "compat", reason: reason.to_owned() });
         }
+        options::check_features(&header)?;
         self.expand_zeroes(progress)?;
         self.rewrite_header(&mut *self.lock()?, |header| {
             header.version = 2;

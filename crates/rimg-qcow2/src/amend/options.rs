@@ -205,12 +205,17 @@ fn check_size(size_bytes: u64, version: u32, header: &Header) -> Result<()> {
     Ok(())
 }
 
-/// What version 2 has no way to say.
+/// What version 2 has no way to say, and is refused before anything is changed.
 fn check_downgrade(header: &Header) -> Result<()> {
     if header.has(spec::incompatible::DATA_FILE) {
         return refuse("compat", "Cannot downgrade an image with a data file");
     }
-    // Whether there are clusters that are compressed with zstd is looked at later.
+    Ok(())
+}
+
+/// Features that version 2 has no way to say. Whether clusters are compressed with zstd is looked
+/// at apart.
+pub(super) fn check_features(header: &Header) -> Result<()> {
     let known = spec::incompatible::DIRTY | spec::incompatible::COMPRESSION_TYPE;
     let rest = header.incompatible & !known;
     if rest != 0 {

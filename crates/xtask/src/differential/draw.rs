@@ -19,7 +19,7 @@ struct Image {
 }
 
 impl Image {
-    const fn new(name: String, format: &'static str, size: u64) -> Self {
+    fn new(name: String, format: &'static str, size: u64) -> Self {
         Self {
             name,
             format,
