@@ -424,7 +424,8 @@ impl Drawer<'_> {
         if after < image.size && !self.rng.one_in(4) {
             words.push("--shrink".to_owned());
         }
-        if self.rng.one_in(5) {
+        // qemu-img's new sectors may show what was in bitmaps.
+        if image.bitmaps == 0 && self.rng.one_in(5) {
             let mode = self.one(&["off", "metadata", "falloc", "full"]);
             words.push(format!("--preallocation={mode}"));
         }

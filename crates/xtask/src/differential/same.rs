@@ -47,16 +47,19 @@ pub(super) fn normal(text: &str, exact: bool) -> String {
         if indent >= NESTED {
             mask(&mut line, "\"virtual-size\": ");
         }
+        // Whether data in a hole of the file is zero to qemu-img depends on how much of the file
+        // takes space just then. The peer tests of map have images of which that is certain.
+        line = line.replace("\"zero\": true, \"data\": true", "\"zero\": false, \"data\": true");
+        if is_map_line(&line) {
+            continue;
+        }
         if !exact {
             mask(&mut line, "\"offset\": ");
-            if is_map_line(&line) {
-                continue;
-            }
         }
         if line.contains("allocated, ") && line.contains("fragmented, ") {
             line = line.split(',').next().unwrap_or_default().to_owned();
         }
-        if !exact && let Some(joined) = joined(last_line(&normal), &line) {
+        if let Some(joined) = joined(last_line(&normal), &line, exact) {
             let end = normal.len() - last_line(&normal).len() - 1;
             normal.truncate(end);
             line = joined;
@@ -71,15 +74,34 @@ fn last_line(text: &str) -> &str {
     text.lines().next_back().unwrap_or_default()
 }
 
-/// Two entries of a map as one, where only the place in the file keeps them apart.
-fn joined(before: &str, line: &str) -> Option<String> {
+/// Two entries of a map as one, where the second goes on with the first: at the next place in the
+/// file, if places count.
+fn joined(before: &str, line: &str, exact: bool) -> Option<String> {
     let (head, start, len, kind) = map_entry(before)?;
     let (_, next, more, next_kind) = map_entry(line)?;
-    let kind_of = |kind: &str| kind.trim_end_matches([',', ']']).to_owned();
-    let goes_on = start.checked_add(len)? == next && kind_of(kind) == kind_of(next_kind);
+    let close = next_kind.trim_start_matches(|c| c != ']');
+    let (kind, next_kind) =
+        (kind.trim_end_matches([',', ']']), next_kind.trim_end_matches([',', ']']));
+    let same_place = match (place(kind), place(next_kind)) {
+        (Some((_, at)), Some((_, then))) if exact => at.checked_add(len)? == then,
+        (None, None) => true,
+        (at, then) => at.is_some() == then.is_some() && !exact,
+    };
+    let without = |kind| place(kind).map_or(kind, |(rest, _)| rest).to_owned();
+    let goes_on =
+        start.checked_add(len)? == next && same_place && without(kind) == without(next_kind);
     goes_on.then(|| {
-        format!("{head}{{ \"start\": {start}, \"length\": {}{next_kind}", len.saturating_add(more))
+        format!(
+            "{head}{{ \"start\": {start}, \"length\": {}{kind}{close}",
+            len.saturating_add(more)
+        )
     })
+}
+
+/// What stands before the place in the file, and the place.
+fn place(kind: &str) -> Option<(&str, u64)> {
+    let (rest, at) = kind.split_once(", \"offset\": ")?;
+    Some((rest, at.trim_end_matches('}').parse().ok()?))
 }
 
 /// What stands before an entry, where it starts, how long it is, and the rest.
@@ -153,14 +175,20 @@ mod tests {
         assert_eq!(normal(text, true), "virtual size: 1 MiB\n\"offset\": 327680, \"x\": 5\n");
         assert_eq!(normal(text, false), "virtual size: 1 MiB\n\"offset\": 0, \"x\": 5\n");
         let map = "0               0x10000         0x50000         i1\n";
-        assert_eq!(normal(map, true), map);
-        assert_eq!(normal(map, false), "");
+        assert_eq!(normal(map, true), "");
         let list = "1         s0     0 B 2026-11-21 20:15:00 0000:00:00.000 0\n";
         assert_eq!(normal(list, true), "1         s0     0 B (date) 0000:00:00.000 0\n");
-        let entry = |start, len| format!("{{ \"start\": {start}, \"length\": {len}, \"x\": 1}}");
-        let map = format!("[{},\n{}]\n", entry(0, 5), entry(5, 7));
-        assert_eq!(normal(&map, true), map.replace(",\n", "\n"));
-        assert_eq!(normal(&map, false), format!("[{}]\n", entry(0, 12)));
+        let entry = |start, len, zero, at| {
+            format!(
+                "{{ \"start\": {start}, \"length\": {len}, \"zero\": {zero}, \"data\": true, \
+                 \"offset\": {at}}}"
+            )
+        };
+        let two = |at| format!("[{},\n{}]\n", entry(0, 5, true, 50), entry(5, 7, false, at));
+        let one = |at| format!("[{}]\n", entry(0, 12, false, at));
+        assert_eq!(normal(&two(55), true), one(50));
+        assert_eq!(normal(&two(56), false), one(0));
+        assert_eq!(normal(&two(56), true).lines().count(), 2);
         let check = "2/16 = 12.50% allocated, 0.00% fragmented, 0.00% compressed clusters\n";
         assert_eq!(normal(check, true), "2/16 = 12.50% allocated\n");
     }
