@@ -240,6 +240,10 @@ impl GrainMap {
     fn is_in_hole(&mut self, place: u64, len: u64) -> Result<bool> {
         let end = place.saturating_add(len);
         if self.hole.start > place || self.hole.end < end {
+            // A table that is new may lie where the file does not reach yet.
+            if place >= self.file.len_bytes().map_err(Error::io("read file length", 0))? {
+                return Ok(true);
+            }
             let run = self.file.run_at(place).map_err(Error::io("look for holes", place))?;
             if run.is_data || run.len_bytes < len {
                 return Ok(false);

@@ -106,6 +106,31 @@ fn qemu_img_reads_what_was_resized() {
 }
 
 #[test]
+fn an_overlay_that_grows_does_not_show_more_of_its_parent() {
+    let Some(qemu) = Peer::qemu_img() else { return };
+    for zeroed_grain in ["off", "on"] {
+        for (size, new) in [(32 << 20, 64 << 20), (33 << 20, 65 << 20), (1 << 20, 40 << 20_u64)] {
+            let folder = Folder::new();
+            folder.create("base.vmdk", 66 << 20, &RawOptions::new());
+            let base = folder.open("base.vmdk", true).unwrap();
+            base.writer().unwrap().write_at(&vec![5; 60 << 20], 0).unwrap();
+            base.close().unwrap();
+            let options = RawOptions::new()
+                .with("backing_file", "base.vmdk")
+                .with("backing_fmt", "vmdk")
+                .with("zeroed_grain", zeroed_grain);
+            folder.create("o.vmdk", size, &options);
+            let image = folder.open("o.vmdk", true).unwrap();
+            image.resizer().unwrap().resize(new, Preallocation::Off).unwrap();
+            image.close().unwrap();
+            let mut disk = vec![5; usize::try_from(size).unwrap()];
+            disk.resize(usize::try_from(new).unwrap(), 0);
+            assert!(as_qemu_sees(&qemu, &folder, "o.vmdk") == disk, "{zeroed_grain}, {size}");
+        }
+    }
+}
+
+#[test]
 fn new_images_are_those_of_qemu_img() {
     let Some(qemu) = Peer::qemu_img() else { return };
     for (size, options) in [
