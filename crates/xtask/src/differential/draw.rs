@@ -140,6 +140,9 @@ impl Drawer<'_> {
                 let index = self.image_of(&["raw", "qcow2"]);
                 below = self.images[index].clone();
             }
+            if ["qcow", "qed"].contains(&format) && below.format == "vpc" {
+                return self.info();
+            }
             has_backing = true;
             gives_size = !self.rng.one_in(2);
             if self.rng.one_in(4) {

@@ -137,7 +137,7 @@ const MEANT: &[Meant] = &[
     },
     Meant {
         verb: "",
-        words: "vmdk",
+        words: "",
         theirs: "Unsupported image type 'monolithicSparse'",
         ours: "",
         reason: "qemu-img cannot open the empty VMDK that it makes",
