@@ -54,11 +54,14 @@ impl Qcow2Image {
         l1.resize(l1.len().max(state.l1.len()), 0);
         let new = self.room_for_l1(state, &l1, entry.info.disk_size_bytes)?;
 
+        // What needs space comes first: where there is none, no count has changed.
+        let written = new.map_or(Ok(()), |run| {
+            self.write_table(&l1, self.geometry.cluster_offset(run.first))?;
+            self.catch_up(state)
+        });
+        self.or_give_back(state, new, written)?;
         let raised = self.raise(state, &coming).and_then(|()| {
             self.write_table(&snapshot_l1, entry.l1_offset)?;
-            if let Some(run) = new {
-                self.write_table(&l1, self.geometry.cluster_offset(run.first))?;
-            }
             self.catch_up(state)?;
             self.barrier(state)
         });

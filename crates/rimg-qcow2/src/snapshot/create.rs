@@ -1,7 +1,7 @@
 //! Taking a snapshot.
 //!
 //! ```text
-//! copy of the L1 table, counts of all that it leads to, new snapshot table ── sync ── header ── sync
+//! copy of the L1 table, new snapshot table, counts of all that it leads to ── sync ── header ── sync
 //! ```
 //! The copy has the COPIED flags that the active table had until now, as QEMU leaves them: they
 //! mean something in the active tables only.
@@ -71,16 +71,22 @@ impl Qcow2Image {
         table: Option<FreeRun>,
         branches: &[super::tree::Branch],
     ) -> Result<()> {
-        self.raise(state, branches)?;
+        // What needs space comes first: where there is none, no count and no flag has changed.
         if let Some(entry) = entries.last().filter(|entry| entry.l1_offset != 0) {
             self.write_table(&state.l1, entry.l1_offset)?;
         }
         self.write_snapshots(entries, table)?;
+        self.catch_up(state)?;
+        self.raise(state, branches)?;
         state.l2.forget(0..u64::MAX);
         for branch in branches {
             set_l1_flag(state, branch.index, false);
         }
-        self.write_l1(state)
+        let written = self.write_l1(state);
+        if written.is_err() {
+            self.take_back(state, branches);
+        }
+        written
     }
 
     fn refuse_more_than(&self, count: u64) -> Result<()> {

@@ -122,6 +122,13 @@ impl Qcow2Image {
         })
     }
 
+    /// Takes back what [`raise`](Self::raise) did, as far as that can be done after a failure: what
+    /// went wrong first is what there is to say.
+    pub(crate) fn take_back(&self, state: &mut State, branches: &[Branch]) {
+        let _ = self.lower_some(state, branches, u64::MAX, SharedTables::Keep);
+        let _ = self.restore_flags(state);
+    }
+
     /// Stops counting one reference to everything below `branches`, which nothing on disk leads to
     /// any more. What is free then, the file need not keep.
     pub(crate) fn lower(
