@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! grow:    larger L1 table ── header ── zeroes where something would come up ── sync ── size
+//!          (and if space for it cannot be had after all, it is shrunk again)
 //! shrink:  L2, L1 tables without what is behind the end ── sync ── size ── sync ── its clusters
 //!          are free ── refcount table without blocks that count nothing ── sync ── shorter file
 //! ```
@@ -51,7 +52,19 @@ impl Resize for Qcow2Image {
             grown?;
             old
         };
-        self.preallocate(old..size_bytes, preallocation)
+        let Err(error) = self.preallocate(old..size_bytes, preallocation) else { return Ok(()) };
+        // Nobody was told of the new size yet. The first error is the one that tells what went
+        // wrong.
+        let _ = self.claim_disk().and_then(|_claim| self.shrink(old));
+        Err(error)
+    }
+}
+
+/// What was being done as a whole.
+fn growing_l1(error: Error) -> Error {
+    match error {
+        Error::Io { at, source, .. } => Error::Io { op: "grow L1 table", at, source },
+        other => other,
     }
 }
 
@@ -70,7 +83,7 @@ impl Qcow2Image {
                 self.barrier(&state)?;
                 self.free_branches(&mut state, &going)?;
             }
-            self.grow_l1(&mut state, size_bytes)?;
+            self.grow_l1(&mut state, size_bytes).map_err(growing_l1)?;
         }
         if let Some(file) = self.data_file_writer()
             && file.len_bytes().map_err(Error::io("read data file length", 0))? < size_bytes
