@@ -17,6 +17,7 @@ pub mod peer;
 pub mod qcow2;
 mod recording;
 mod rng;
+pub mod small_disk;
 pub mod storages;
 pub mod vhdx;
 pub mod vmdk;

@@ -18,6 +18,8 @@ const PEERS: &[Peer] = &[
     Peer { program: "bximage", package: "bximage" },
     Peer { program: "script", package: "bsdutils" },
     Peer { program: "prlimit", package: "util-linux" },
+    Peer { program: "unshare", package: "util-linux" },
+    Peer { program: "nsenter", package: "util-linux" },
     Peer { program: "groff", package: "groff-base" },
     Peer { program: "zsh", package: "zsh" },
     Peer { program: "fish", package: "fish" },
