@@ -26,6 +26,8 @@ pub(crate) enum Stop {
         exit: u8,
         /// What kind of an error it is.
         class: Class,
+        /// The image that this is about, for those to whom it is said: qemu-img does not always.
+        file: Option<String>,
     },
     /// Standard output does not take what is printed.
     Output(io::Error),
@@ -34,14 +36,14 @@ pub(crate) enum Stop {
 impl Stop {
     /// The work cannot be done.
     pub(crate) fn failed(message: impl Into<String>) -> Self {
-        Self::Failed { message: message.into(), exit: 1, class: Class::Failed }
+        Self::Failed { message: message.into(), exit: 1, class: Class::Failed, file: None }
     }
 
     /// The same with a further line.
     pub(crate) fn with_hint(self, hint: &str) -> Self {
         match self {
-            Self::Failed { message, exit, class } => {
-                Self::Failed { message: format!("{message}\n{hint}"), exit, class }
+            Self::Failed { message, exit, class, file } => {
+                Self::Failed { message: format!("{message}\n{hint}"), exit, class, file }
             }
             other => other,
         }
@@ -50,7 +52,9 @@ impl Stop {
     /// The same with another exit code.
     pub(crate) fn with_exit(self, exit: u8) -> Self {
         match self {
-            Self::Failed { message, class, .. } => Self::Failed { message, exit, class },
+            Self::Failed { message, class, file, .. } => {
+                Self::Failed { message, exit, class, file }
+            }
             other => other,
         }
     }
@@ -58,7 +62,28 @@ impl Stop {
     /// The same of a known kind.
     pub(crate) fn of(self, class: Class) -> Self {
         match self {
-            Self::Failed { message, exit, .. } => Self::Failed { message, exit, class },
+            Self::Failed { message, exit, file, .. } => Self::Failed { message, exit, class, file },
+            other => other,
+        }
+    }
+
+    /// The same about the image `name`.
+    pub(crate) fn in_image(self, name: &str) -> Self {
+        match self {
+            Self::Failed { message, exit, class, file: None } => {
+                Self::Failed { message, exit, class, file: Some(name.to_owned()) }
+            }
+            other => other,
+        }
+    }
+
+    /// The same in one's own words, where qemu-img's do not tell which image it is about.
+    pub(crate) fn with_name(self) -> Self {
+        match self {
+            Self::Failed { message, exit, class, file: Some(name) } if !message.contains(&name) => {
+                let message = format!("{name}: {message}");
+                Self::Failed { message, exit, class, file: None }
+            }
             other => other,
         }
     }
@@ -94,6 +119,12 @@ pub(crate) fn describe(error: &Error) -> String {
         Error::Io { op: "read refcount table", source, .. } => {
             format!("Could not initialize refcount handling: {}", describe_io(source))
         }
+        Error::Io { op: "reserve space", source, .. } => {
+            format!("Could not preallocate new data: {}", describe_io(source))
+        }
+        Error::Io { op: "write zeroes to reserve space", source, .. } => {
+            format!("Could not write zeros for preallocation: {}", describe_io(source))
+        }
         Error::Io { source, .. } => describe_io(source),
         Error::WrongFormat { format } => format!("Image is not in {format} format"),
         Error::InvalidOption { reason, .. } => reason.clone(),
@@ -117,17 +148,21 @@ pub(crate) fn describe_io(error: &io::Error) -> String {
     }
 }
 
-/// An error and its causes, the outermost first.
+/// An error and its causes, the outermost first. What a format was about to do when the system
+/// refused something is left out, as qemu-img leaves it out.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
+    let mut next = error.source();
+    while let Some(cause) = next {
+        next = cause.source();
+        if matches!(cause.downcast_ref(), Some(Error::Io { .. })) {
+            continue;
+        }
         let cause_text = match cause.downcast_ref::<io::Error>() {
             Some(io_error) => describe_io(io_error),
             None => cause.to_string(),
         };
         let _ = write!(text, ": {cause_text}");
-        source = cause.source();
     }
     text
 }

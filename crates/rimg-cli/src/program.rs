@@ -115,11 +115,12 @@ impl Program {
 
     /// Says why a command, or the program itself, stops, and gives the exit code.
     fn stop(&self, stop: Stop, command: Option<&CommandHelp>, errors: Form) -> u8 {
+        let stop = if self.is_qemu_img() { stop } else { stop.with_name() };
         if errors == Form::Json {
             let (class, exit, message) = match stop {
                 Stop::Help => return self.stop(stop, command, Form::Human),
                 Stop::Usage(message) | Stop::Advice(message) => (Class::Usage, 1, message),
-                Stop::Failed { message, exit, class } => (class, exit, message),
+                Stop::Failed { message, exit, class, .. } => (class, exit, message),
                 Stop::Output(error) => (Class::Io, 1, describe_io(&error)),
             };
             let exit = class.exit().unwrap_or(exit);

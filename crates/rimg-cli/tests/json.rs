@@ -29,7 +29,7 @@ fn each_class_of_errors_has_its_name_and_exit_code() {
         (&["info", "-f", "qcow2", "disk"], "wrong-format", 67),
         (&["info", "-f", "qcow2", "unknown"], "unsupported", 69),
         (&["convert", "-f", "qcow2", "corrupt", "x"], "corrupt", 65),
-        (&["convert", "disk", "/dev/full/x"], "failed", 1),
+        (&["convert", "disk", "/dev/full/x"], "io", 74),
         (
             &["convert", "-f", "raw", "-n", "--target-is-zero", "--verify", "sparse", "target"],
             "mismatch",

@@ -58,7 +58,8 @@ fn write_zeroes(file: &dyn StorageWrite, cipher: &SectorCipher, at: u64, end: u6
         buffer.clear();
         buffer.resize(num::to_usize(num::align_up(len, sector).unwrap_or(len))?, 0);
         cipher.encrypt(&mut buffer, host.saturating_sub(at) / crate::SECTOR_BYTES)?;
-        file.write_all_at(&buffer, host).map_err(Error::io("write zeroes", host))?;
+        file.write_all_at(&buffer, host)
+            .map_err(Error::io("write zeroes to reserve space", host))?;
         host = host.saturating_add(len);
     }
     Ok(())

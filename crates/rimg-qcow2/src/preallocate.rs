@@ -43,7 +43,7 @@ impl Qcow2Image {
             let after = g.in_cluster(range.end);
             let at = end.saturating_sub(g.cluster_bytes()).saturating_add(after);
             let data = self.data_writer()?;
-            data.write_all_at(&zeroes, at).map_err(Error::io("reserve space", at))?;
+            data.write_all_at(&zeroes, at).map_err(Error::io("write zeroes", at))?;
         }
         let (data, _) = self.data();
         let len = data.len_bytes().map_err(Error::io("read file length", 0))?;
@@ -160,7 +160,8 @@ impl Qcow2Image {
                     let left = host.end.saturating_sub(at);
                     let len = usize::try_from(left).unwrap_or(usize::MAX).min(BUFFER_BYTES);
                     let piece = zeroes.get(..len).unwrap_or_default();
-                    data.write_all_at(piece, at).map_err(Error::io("reserve space", at))?;
+                    data.write_all_at(piece, at)
+                        .map_err(Error::io("write zeroes to reserve space", at))?;
                     at = at.saturating_add(num::to_u64(len));
                 }
                 Ok(())

@@ -2,6 +2,7 @@
 
 use crate::image::RawImage;
 use crate::options::{check_preallocation, invalid};
+use core::ops::Range;
 use rimg_core::{Error, Preallocation, Resize, Result, StorageWrite, Zeroing, num};
 
 /// How many zeroes are written at a time, in bytes.
@@ -56,7 +57,7 @@ pub(crate) fn grow(
                 .map_err(Error::io("reserve space", old))?;
             if old == 0 { take_first_block(file, new) } else { Ok(()) }
         }
-        Preallocation::Full => write_zeroes(file, old, new),
+        Preallocation::Full => write_zeroes(file, old..new, "write zeroes to reserve space"),
     }
 }
 
@@ -68,20 +69,21 @@ fn take_first_block(file: &dyn StorageWrite, len: u64) -> Result<()> {
     if block == 0 || file.run_at(0).map_err(Error::io("look for holes", 0))?.is_data {
         return Ok(());
     }
-    write_zeroes(file, 0, block)
+    write_zeroes(file, 0..block, "write zeroes")
 }
 
 fn set_len(file: &dyn StorageWrite, len: u64) -> Result<()> {
     file.set_len_bytes(len).map_err(Error::io("set file length", len))
 }
 
-fn write_zeroes(file: &dyn StorageWrite, start: u64, end: u64) -> Result<()> {
+fn write_zeroes(file: &dyn StorageWrite, range: Range<u64>, op: &'static str) -> Result<()> {
+    let Range { start, end } = range;
     let buffer = vec![0; num::to_usize(end.saturating_sub(start).min(BUFFER_BYTES))?];
     let mut at = start;
     while at < end {
         let len = end.saturating_sub(at).min(num::to_u64(buffer.len()));
         let piece = buffer.get(..num::to_usize(len)?).unwrap_or(&buffer);
-        file.write_all_at(piece, at).map_err(Error::io("write zeroes", at))?;
+        file.write_all_at(piece, at).map_err(Error::io(op, at))?;
         at = at.saturating_add(len);
     }
     Ok(())

@@ -1,13 +1,14 @@
 //! `amend`: changes the options of an image.
 
 use crate::args::{CommandHelp, Example, Flag};
+use crate::class::Class;
 use crate::commands::{Command, common, parse, text};
 use crate::images::{self, How, ImageName};
-use crate::message::Stop;
+use crate::message::{Stop, describe};
 use crate::options::{self, OptionList};
 use crate::program::Run;
 use crate::secrets::add_object;
-use rimg_core::{FormatInfo, OptionSpec};
+use rimg_core::{Error, FormatInfo, OptionSpec};
 use std::ffi::OsString;
 
 pub(super) const COMMAND: Command = Command {
@@ -125,12 +126,26 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
     });
     if let Err(error) = amended {
         shown.end();
-        return Err(Stop::described(&error));
+        return Err(Stop::failed(reason(&error)).of(Class::of(&error)).in_image(&opened.filename));
     }
     opened.close()?;
     shown.set(100.0);
     shown.end();
     Ok(0)
+}
+
+/// Why the image could not be amended: qemu-img says what it was about to do.
+fn reason(error: &Error) -> String {
+    let reason = describe(error);
+    match error {
+        Error::Io { op: "write refcount block", .. } => {
+            format!("Failed to write refblock: {reason}")
+        }
+        Error::Io { op: "zero cluster", .. } => {
+            format!("Failed to turn zero into data clusters: {reason}")
+        }
+        _ => reason,
+    }
 }
 
 fn print_options(run: &mut Run<'_>, format: &str) -> Result<u8, Stop> {

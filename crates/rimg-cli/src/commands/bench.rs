@@ -217,7 +217,9 @@ fn bench_image(run: &mut Run<'_>, mut args: Args, filename: &OsString) -> Result
     }
     run.flush()?;
     let took = bench(image.disk(), options).map_err(|error| {
-        Stop::failed(format!("Failed request: {}", describe(&error))).of(Class::of(&error))
+        Stop::failed(format!("Failed request: {}", describe(&error)))
+            .of(Class::of(&error))
+            .in_image(&image.filename)
     })?;
     run.print(&format!("Run completed in {:.3} seconds.\n", took.as_secs_f64()))?;
     image.close()

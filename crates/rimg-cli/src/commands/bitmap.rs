@@ -147,6 +147,7 @@ fn run(_: &mut Run<'_>, words: Vec<OsString>) -> Result<u8, Stop> {
         let name = action.name();
         done.map_err(|reason| {
             Stop::failed(format!("Operation {name} on bitmap {bitmap} failed: {reason}"))
+                .in_image(&opened.filename)
         })
     });
     // What was done before a failure stays.

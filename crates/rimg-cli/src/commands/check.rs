@@ -1,6 +1,7 @@
 //! `check`: whether an image's metadata holds together.
 
 use crate::args::{CommandHelp, Example, Flag};
+use crate::class::Class;
 use crate::commands::{Command, common, known, output_form, parse, platform, text};
 use crate::images::{self, How, ImageName};
 use crate::message::Stop;
@@ -163,13 +164,13 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
         };
         checker.check(repair, tell)
     };
-    let mut summary = look(repair).map_err(|error| failed(run, &error))?;
+    let mut summary = look(repair).map_err(|error| failed(run, &opened.filename, &error))?;
     let CheckSummary { corruptions_fixed, leaks_fixed, .. } = summary;
     if corruptions_fixed > 0 || leaks_fixed > 0 {
         if !quiet && form == Form::Human {
             run.print(&output::repaired(&summary))?;
         }
-        summary = look(Repair::Nothing).map_err(|error| failed(run, &error))?;
+        summary = look(Repair::Nothing).map_err(|error| failed(run, &opened.filename, &error))?;
         summary.corruptions_fixed = corruptions_fixed;
         summary.leaks_fixed = leaks_fixed;
     }
@@ -187,12 +188,13 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
 }
 
 /// A check that could not be finished.
-fn failed(run: &Run<'_>, error: &Error) -> Stop {
+fn failed(run: &Run<'_>, name: &str, error: &Error) -> Stop {
     let (before, reason) = output::failure(error);
     if let Some(before) = before {
         run.say(&before);
     }
-    Stop::failed(format!("Check failed: {reason}")).with_exit(exit::NOT_DONE)
+    let stop = Stop::failed(format!("Check failed: {reason}")).with_exit(exit::NOT_DONE);
+    stop.of(Class::of(error)).in_image(name)
 }
 
 const fn exit_code(summary: &CheckSummary) -> u8 {

@@ -152,13 +152,20 @@ fn commit_image(
         Stop::failed(text).of(reason.class)
     })?;
     let cancel = cancel_on_signals()?;
+    let base = overlay.file_name(options.depth, 0);
     commit(overlay.disk(), &options, watch, &cancel).map_err(|error| match error {
         ConvertError::Cancelled => Stop::interrupted(),
         // Where the system refused something, these are qemu-img's words for all of it.
         other => match other.as_io() {
             Some(io) => {
-                let message = format!("Block job failed: {}", describe_io(io));
-                Stop::failed(message).of(Class::of(io))
+                let stop = Stop::failed(format!("Block job failed: {}", describe_io(io)));
+                let stop = stop.of(Class::of(io));
+                match other {
+                    ConvertError::Write { .. } | ConvertError::Target { .. } => {
+                        stop.in_image(&base)
+                    }
+                    _ => stop,
+                }
             }
             None => Stop::caused_by(&other),
         },

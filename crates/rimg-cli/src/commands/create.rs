@@ -2,7 +2,7 @@
 
 use crate::args::{CommandHelp, Example, Flag};
 use crate::commands::{Command, MAX_SIZE, common, parse, ranged_size, text};
-use crate::images::{self, NewImage};
+use crate::images::{self, NewImage, Reason};
 use crate::message::Stop;
 use crate::options::{self, OptionList};
 use crate::program::Run;
@@ -124,8 +124,11 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
         return Err(Stop::Advice(format!("Unexpected argument: {}", text(&more))));
     }
 
-    let named = |message: String| Stop::failed(format!("{}: {message}", text(&new.filename)));
-    let planned = new.plan(&format, &list, !unchecked).map_err(named)?;
+    let named = |reason: Reason| {
+        let message = format!("{}: {}", text(&new.filename), reason.text);
+        Stop::failed(message).of(reason.class)
+    };
+    let planned = new.plan(&format, &list, !unchecked).map_err(|message| named(message.into()))?;
     if !quiet {
         run.print(&planned.announcement())?;
         run.flush()?;

@@ -1,10 +1,11 @@
 //! `dd`: part of an image copied into a new one.
 
 use crate::args::{CommandHelp, Example, Flag};
+use crate::class::Class;
 use crate::commands::watch::{Watch, cancel_on_signals};
 use crate::commands::{Command, MAX_SIZE, common, parse, ranged_size, size_between};
 use crate::images::{self, How, ImageName, TargetWishes};
-use crate::message::Stop;
+use crate::message::{Stop, describe};
 use crate::options::OptionList;
 use crate::program::Run;
 use crate::secrets::add_object;
@@ -181,7 +182,9 @@ fn copy(run: &Run<'_>, mut args: Args, input: &OsStr, output: &OsStr) -> Result<
     let planned = images::plan_target(output, &format, wishes, size).map_err(Stop::failed)?;
     let files = planned.create().map_err(|reason| {
         let output = super::text(output);
-        Stop::failed(format!("{output}: error while creating output image: {reason}"))
+        let text = reason.text;
+        Stop::failed(format!("{output}: error while creating output image: {text}"))
+            .of(reason.class)
     })?;
     let guard = images::guard(files, output);
     let mut how = How { writable: true, format: Some(format), ..How::default() };
@@ -197,6 +200,18 @@ fn copy(run: &Run<'_>, mut args: Args, input: &OsStr, output: &OsStr) -> Result<
     let copied = convert_range(source.disk(), range, target.disk(), &options, &watch, &cancel)
         .map_err(|error| match error {
             ConvertError::Cancelled => Stop::interrupted(),
+            ConvertError::Write { source, .. } => Stop::failed(format!(
+                "error while writing to output image file: {}",
+                describe(&source)
+            ))
+            .of(Class::of(&source))
+            .in_image(&target.filename),
+            ConvertError::Read { source: error, .. } => Stop::failed(format!(
+                "error while reading from input image file: {}",
+                describe(&error)
+            ))
+            .of(Class::of(&error))
+            .in_image(&source.filename),
             other => Stop::caused_by(&other),
         });
     match copied.and_then(|_| target.close()) {

@@ -1,6 +1,7 @@
 //! `rebase`: an overlay onto another image, or onto none.
 
 use crate::args::{CommandHelp, Example, Flag};
+use crate::class::Class;
 use crate::commands::watch::{Watch, cancel_on_signals};
 use crate::commands::{Command, common, parse, text};
 use crate::images::{self, How, ImageName, Opened, combine};
@@ -8,6 +9,7 @@ use crate::message::{Stop, describe};
 use crate::program::Run;
 use crate::secrets::add_object;
 use rimg_convert::{ConvertError, NewBacking, RebaseOptions, rebase};
+use rimg_core::Error;
 use std::ffi::OsString;
 
 pub(super) const COMMAND: Command = Command {
@@ -238,7 +240,18 @@ fn copy(args: &Args, overlay: &Opened, how: &How, watch: &Watch<'_>) -> Result<(
             Err(unchanged(shown, &describe(&source)))
         }
         Err(ConvertError::Cancelled) => Err(Stop::interrupted()),
-        Err(error) => Err(Stop::caused_by(&error)),
+        Err(error) => {
+            let failed = |doing: &str, source: &Error| {
+                Stop::failed(format!("{doing}: {}", describe(source))).of(Class::of(source))
+            };
+            let stop = match &error {
+                ConvertError::Write { source, .. } => {
+                    failed("Error while writing to COW image", source)
+                }
+                error => Stop::caused_by(error),
+            };
+            Err(stop.in_image(&overlay.filename))
+        }
     }
 }
 

@@ -1,9 +1,10 @@
 //! `resize`: makes a disk larger or smaller.
 
 use crate::args::{CommandHelp, Example, Flag, Order};
+use crate::class::Class;
 use crate::commands::{Command, common, parse_in, text};
 use crate::images::{self, How, ImageName};
-use crate::message::Stop;
+use crate::message::{Stop, describe};
 use crate::options::size_error;
 use crate::program::Run;
 use crate::secrets::add_object;
@@ -137,13 +138,30 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
         Error::Limit { what: "L1 table in bytes", .. } => {
             Stop::failed("Failed to grow the L1 table: File too large")
         }
-        error => Stop::described(&error),
+        error => {
+            let stop = Stop::failed(reason(&error, opened.format())).of(Class::of(&error));
+            stop.in_image(&opened.filename)
+        }
     })?;
     opened.close()?;
     if !quiet {
         run.print("Image resized.\n")?;
     }
     Ok(0)
+}
+
+/// Why the size could not be changed: qemu-img says of some formats whose part it was.
+fn reason(error: &Error, format: &str) -> String {
+    let reason = describe(error);
+    match error {
+        Error::Io { op: "reserve space" | "write zeroes to reserve space", .. }
+            if format == "qcow2" =>
+        {
+            format!("Failed to resize underlying file: {reason}")
+        }
+        Error::Io { op: "grow L1 table", .. } => format!("Failed to grow the L1 table: {reason}"),
+        _ => reason,
+    }
 }
 
 fn wanted(size: &str) -> Result<Wanted, Stop> {

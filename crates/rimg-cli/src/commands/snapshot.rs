@@ -131,12 +131,13 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
     let name = ImageName::parse(name, image_opts, &mut how)?;
     let opened = images::open(&name, &how)?;
     opened.warn_if_guessed();
-    match action {
-        Action::List => list(run, &opened)?,
-        Action::Create(name) => create(&opened, &name)?,
-        Action::Apply(name) => apply(&opened, &name)?,
-        Action::Delete(name) => delete(&opened, &name)?,
-    }
+    let done = match action {
+        Action::List => list(run, &opened),
+        Action::Create(name) => create(&opened, &name),
+        Action::Apply(name) => apply(&opened, &name),
+        Action::Delete(name) => delete(&opened, &name),
+    };
+    done.map_err(|stop| stop.in_image(&opened.filename))?;
     opened.close()?;
     Ok(0)
 }
@@ -187,7 +188,15 @@ fn delete(opened: &Opened, name: &str) -> Result<(), Stop> {
     match editor.delete(&SnapshotSelector::Fields { id: None, name: Some(name) }) {
         Ok(true) => Ok(()),
         Ok(false) => Err(failed(NOT_FOUND).of(Class::NotFound)),
-        Err(error) => Err(failed(&words(&error)).of(Class::of(&error))),
+        Err(error) => {
+            let why = match &error {
+                Error::Io { op: "write snapshot table", .. } => {
+                    format!("Failed to remove snapshot from snapshot list: {}", words(&error))
+                }
+                error => words(error),
+            };
+            Err(failed(&why).of(Class::of(&error)))
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! New images: from what the user said to what a format driver is told.
 
+use crate::class::Class;
 use crate::epoch::source_date_epoch;
 use crate::images::attach::{Attached, NodeHow, attach};
 use crate::images::format;
 use crate::images::name::{ImageName, combine};
 use crate::images::node::Node;
-use crate::images::open::{How, KEY_SECRETS, open_or_reason};
+use crate::images::open::{How, KEY_SECRETS, Reason, open_or_reason};
 use crate::images::protocol::node_of;
 use crate::message::{describe, describe_io};
 use crate::options::{self, Chosen, OptionList};
@@ -185,8 +186,8 @@ impl PlannedImage {
     /// Makes the image, and returns the files that it consists of.
     ///
     /// # Errors
-    /// The message, without the image's name.
-    pub(crate) fn create(&self) -> Result<Vec<PathBuf>, String> {
+    /// Why not, without the image's name.
+    pub(crate) fn create(&self) -> Result<Vec<PathBuf>, Reason> {
         let plan = self.plan()?;
         let created = match self.existing_file()? {
             None => plan.carry_out(self.path()),
@@ -199,13 +200,14 @@ impl PlannedImage {
     ///
     /// # Errors
     /// As for [`create`](Self::create).
-    pub(crate) fn plan(&self) -> Result<Plan, String> {
+    pub(crate) fn plan(&self) -> Result<Plan, Reason> {
         let backing_format = self.chosen.plain("backing_fmt");
         if let Some(unknown) = backing_format.filter(|name| format(name).is_none()) {
-            return Err(match self.format.name {
+            let text = match self.format.name {
                 "qcow" => format!("unrecognized backing format '{unknown}'"),
                 _ => format!("Parameter 'backing-fmt' does not accept value '{unknown}'"),
-            });
+            };
+            return Err(text.into());
         }
         let mut creator = Creator::new(self.format.name)
             .size(self.size_bytes)
@@ -289,7 +291,11 @@ impl PlannedImage {
         }
     }
 
-    fn reason(&self, error: &Error) -> String {
+    fn reason(&self, error: &Error) -> Reason {
+        Reason { text: self.words(error), class: Class::of(error) }
+    }
+
+    fn words(&self, error: &Error) -> String {
         let path = self.path();
         let filename = path.display();
         match error {
@@ -307,6 +313,12 @@ impl PlannedImage {
             Error::Io { source, .. } if source.raw_os_error() == Some(FILE_TOO_LARGE) => {
                 let format = self.format.name;
                 format!("The image size is too large for file format '{format}'")
+            }
+            Error::Io { op: "reserve space" | "write zeroes to reserve space", .. }
+                if self.format.name == "qcow2" =>
+            {
+                let reason = describe(error);
+                format!("Could not resize image: Failed to resize underlying file: {reason}")
             }
             other => describe(other),
         }

@@ -16,7 +16,7 @@ pub(crate) use create::{
 };
 pub(crate) use name::{ImageName, combine};
 pub(crate) use open::{
-    How, Opened, identity, image_cache, open, open_or_reason, source_cache, target_cache,
+    How, Opened, Reason, identity, image_cache, open, open_or_reason, source_cache, target_cache,
 };
 
 use rimg::{FORMATS, FormatInfo, driver};

@@ -136,7 +136,7 @@ pub(crate) fn open(name: &ImageName, how: &How) -> Result<Opened, Stop> {
     })
 }
 
-/// Why an image could not be opened.
+/// Why an image could not be opened, or made.
 #[derive(Debug)]
 pub(crate) struct Reason {
     /// In words.

@@ -47,6 +47,10 @@ pub(crate) fn failure(error: &Error) -> (Option<String>, String) {
             (Some(format!("ERROR failed to read the snapshot table: {why}")), too_large)
         }
         Error::Corrupt { .. } => (None, "Input/output error".to_owned()),
+        Error::Io { op: "write refcount table", .. } => {
+            let reason = describe(error);
+            (Some(format!("ERROR writing reftable: {reason}")), reason)
+        }
         other => (None, describe(other)),
     }
 }

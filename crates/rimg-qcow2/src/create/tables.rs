@@ -115,7 +115,7 @@ fn reserve(
     while at < end {
         let len = end.saturating_sub(at).min(num::to_u64(zeroes.len()));
         let piece = zeroes.get(..num::to_usize(len)?).unwrap_or_default();
-        file.write_all_at(piece, at).map_err(Error::io("reserve space", at))?;
+        file.write_all_at(piece, at).map_err(Error::io("write zeroes to reserve space", at))?;
         at = at.saturating_add(len);
     }
     Ok(())

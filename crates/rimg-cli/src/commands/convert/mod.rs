@@ -205,8 +205,18 @@ fn copy(
             options.backing = Some(TargetBacking { layers_above, size_bytes: below.size_bytes() });
         }
     }
-    let sources = sources.images();
-    convert(&sources, target.disk(), &options, watch, cancel).map(|_| ()).map_err(explain)
+    let images = sources.images();
+    convert(&images, target.disk(), &options, watch, cancel).map(|_| ()).map_err(|error| {
+        let image = match (&error, sources.opened.as_slice()) {
+            (ConvertError::Write { .. } | ConvertError::Target { .. }, _) => Some(target),
+            (ConvertError::Read { .. } | ConvertError::Map { .. }, [source]) => Some(source),
+            _ => None,
+        };
+        match (explain(error), image) {
+            (Trouble::Half(stop), Some(image)) => Trouble::Half(stop.in_image(&image.filename)),
+            (trouble, _) => trouble,
+        }
+    })
 }
 
 fn explain(error: ConvertError) -> Trouble {
@@ -350,7 +360,9 @@ fn open_target(args: &Args, size_bytes: u64) -> Result<Target, Stop> {
     how.options = planned.open_options();
     let files = planned.create().map_err(|reason| {
         let filename = text(&args.target);
-        Stop::failed(format!("{filename}: error while converting {format}: {reason}"))
+        let text = reason.text;
+        Stop::failed(format!("{filename}: error while converting {format}: {text}"))
+            .of(reason.class)
     })?;
     let guard = images::guard(files, &args.target);
     let name = ImageName::parse(&args.target, false, &mut how)?;

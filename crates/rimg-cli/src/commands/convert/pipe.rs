@@ -110,8 +110,9 @@ pub(super) fn to_output(args: &Args, watch: &Watch<'_>) -> Result<(), Stop> {
     };
     let format = args.target_format.as_deref().unwrap_or("raw");
     let planned = images::plan_target(&args.target, format, wishes, sources.size_bytes())
-        .and_then(|planned| planned.plan())
-        .map_err(Stop::failed)?;
+        .map_err(Stop::failed)?
+        .plan()
+        .map_err(|reason| Stop::failed(reason.text).of(reason.class))?;
     let target = StreamTarget {
         driver: planned.driver,
         size_bytes: planned.size_bytes,
