@@ -80,7 +80,9 @@ impl Stop {
     /// The same in one's own words, where qemu-img's do not tell which image it is about.
     pub(crate) fn with_name(self) -> Self {
         match self {
-            Self::Failed { message, exit, class, file: Some(name) } if !message.contains(&name) => {
+            Self::Failed { message, exit, class, file: Some(name) }
+                if !message.lines().next().is_some_and(|first| first.contains(&name)) =>
+            {
                 let message = format!("{name}: {message}");
                 Self::Failed { message, exit, class, file: None }
             }
@@ -118,6 +120,12 @@ pub(crate) fn describe(error: &Error) -> String {
     match error {
         Error::Io { op: "read refcount table", source, .. } => {
             format!("Could not initialize refcount handling: {}", describe_io(source))
+        }
+        Error::Io { op: "read qcow2 header", source, .. } => {
+            format!("Could not read qcow2 header: {}", describe_io(source))
+        }
+        Error::Io { op: "read LUKS header", source, .. } => {
+            format!("Could not read encryption header: {}", describe_io(source))
         }
         Error::Io { op: "reserve space", source, .. } => {
             format!("Could not preallocate new data: {}", describe_io(source))

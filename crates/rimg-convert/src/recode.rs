@@ -255,7 +255,7 @@ impl<'a> Span<'a> {
     /// The span of as many of the first `pieces` as fit into `room` bytes, and their number.
     fn of(pieces: &[Piece<'a>], room: usize) -> Option<(Self, usize)> {
         let first = pieces.first()?.encoded()?;
-        let file = first.image.file(first.at.file)?;
+        let file = first.image.file(first.at.file).filter(|file| !file.listens())?;
         let file_end = file.len_bytes().unwrap_or(u64::MAX);
         let start = first.at.host.0;
         let mut end = start.saturating_add(first.len_bytes);

@@ -13,6 +13,8 @@ pub(crate) const SECTOR_BYTES: u64 = 512;
 pub(crate) struct Source<'a> {
     parts: Vec<Part<'a>>,
     size_bytes: u64,
+    /// Whether somebody wants to hear what the images do.
+    is_watched: bool,
 }
 
 struct Part<'a> {
@@ -35,14 +37,15 @@ impl<'a> Source<'a> {
             size_bytes = end;
             start = end.checked_next_multiple_of(SECTOR_BYTES).unwrap_or(end);
         }
-        Self { parts, size_bytes }
+        let is_watched = images.iter().any(|image| is_watched(*image));
+        Self { parts, size_bytes, is_watched }
     }
 
     /// A part of one image.
     pub(crate) fn range(image: &'a dyn BlockImage, range: Range<u64>) -> Self {
         let end = range.end.min(image.size_bytes()).saturating_sub(range.start);
         let part = Part { image, start: 0, end, from: range.start };
-        Self { parts: vec![part], size_bytes: end }
+        Self { parts: vec![part], size_bytes: end, is_watched: is_watched(image) }
     }
 
     /// As much of it from the start on.
@@ -92,6 +95,8 @@ impl<'a> Source<'a> {
                 // chain is. What fails is left to the image, which knows what lies behind the end
                 // of a file that was cut off.
                 if let Some(file) = image.file(at.file)
+                    && !self.is_watched
+                    && !file.listens()
                     && file.read_exact_at(buf, at.host.0).is_ok()
                 {
                     return Ok(());
@@ -120,6 +125,10 @@ impl<'a> Source<'a> {
         };
         Walk { parts: self.parts.iter().map(chain).collect(), current: 0 }
     }
+}
+
+fn is_watched(image: &dyn BlockImage) -> bool {
+    image.file(0).is_some_and(|file| file.listens())
 }
 
 /// A position that only moves forward.

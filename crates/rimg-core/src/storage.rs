@@ -71,6 +71,12 @@ pub trait Storage: Send + Sync + Debug {
         let _ = event;
     }
 
+    /// Whether somebody listens to what is [noted](Self::note). Who reads past a format then lets
+    /// the format read, which says what it does.
+    fn listens(&self) -> bool {
+        false
+    }
+
     /// The local file behind this storage, for implementations of [`Storage::copy_to`].
     fn local_file(&self) -> Option<&std::fs::File> {
         None

@@ -165,10 +165,10 @@ pub(crate) fn assemble(
 fn read_start(file: &dyn Storage, budget: &mut MetadataBudget) -> Result<Vec<u8>> {
     let len = file.len_bytes().map_err(Error::io("read file length", 0))?;
     let mut start = vec![0; num::to_usize(len.min(num::to_u64(Header::MIN_BYTES)))?];
-    file.read_exact_at(&mut start, 0).map_err(Error::io("read header", 0))?;
+    file.read_exact_at(&mut start, 0).map_err(Error::io("read qcow2 header", 0))?;
     let cluster = Header::cluster_bits(&start)?;
     let mut start = budget.buffer("header", len.min(cluster.bytes()))?;
-    file.read_exact_at(&mut start, 0).map_err(Error::io("read header", 0))?;
+    file.read_exact_at(&mut start, 0).map_err(Error::io("read qcow2 header", 0))?;
     Ok(start)
 }
 

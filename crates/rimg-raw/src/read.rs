@@ -15,6 +15,7 @@ impl RawImage {
         if bytes.is_empty() {
             return Ok(());
         }
+        self.file.note("read_aio");
         self.file.read_exact_at(bytes, self.host(at)).map_err(Error::io("read", at))
     }
 

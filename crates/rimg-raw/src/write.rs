@@ -12,7 +12,9 @@ impl ImageWrite for RawImage {
         if range.is_empty() {
             return Ok(());
         }
-        self.writable()?.write_all_at(buf, self.host(at)).map_err(Error::io("write", at))?;
+        let file = self.writable()?;
+        file.note("write_aio");
+        file.write_all_at(buf, self.host(at)).map_err(Error::io("write", at))?;
         self.grown_to(range.end);
         Ok(())
     }

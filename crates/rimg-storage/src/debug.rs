@@ -4,6 +4,7 @@
 //! make accesses fail from then on, or change the state that other rules look at. The events, and
 //! how rules work on them, are those of QEMU's `blkdebug`.
 
+use crate::CacheMode;
 use core::ops::Range;
 use rimg_core::{Storage, StorageRun, StorageWrite, Zeroing, num};
 use std::io;
@@ -120,6 +121,7 @@ const NONE: &str = "none";
 #[derive(Debug)]
 pub struct DebugStorage {
     below: Arc<dyn Storage>,
+    cache: CacheMode,
     state: Mutex<State>,
 }
 
@@ -134,14 +136,19 @@ struct State {
 }
 
 impl DebugStorage {
-    /// `below`, with errors by `rules`.
+    /// `below`, which was opened with `cache`, with errors by `rules`. Where a flush does nothing, it
+    /// cannot fail.
     #[must_use]
-    pub fn new(below: Arc<dyn Storage>, rules: Vec<DebugRule>) -> Self {
+    pub fn new(below: Arc<dyn Storage>, cache: CacheMode, rules: Vec<DebugRule>) -> Self {
         let injects = |rule: &DebugRule| matches!(rule.action, DebugAction::Inject(_));
         let from_start =
             rules.iter().enumerate().filter(|(_, rule)| rule.event == NONE && injects(rule));
         let active = from_start.map(|(index, _)| index).collect();
-        Self { below, state: Mutex::new(State { number: 1, rules, active, spent: Vec::new() }) }
+        Self {
+            below,
+            cache,
+            state: Mutex::new(State { number: 1, rules, active, spent: Vec::new() }),
+        }
     }
 
     /// Fails if a rule says so.
@@ -230,6 +237,10 @@ impl Storage for DebugStorage {
     fn note(&self, event: &'static str) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).note(event);
     }
+
+    fn listens(&self) -> bool {
+        true
+    }
 }
 
 impl StorageWrite for DebugStorage {
@@ -263,6 +274,9 @@ impl StorageWrite for DebugStorage {
     }
 
     fn sync(&self) -> io::Result<()> {
+        if self.cache == CacheMode::Unsafe {
+            return Ok(());
+        }
         self.note("flush_to_os");
         self.note("flush_to_disk");
         self.check(Access::Flush, &(0..u64::MAX))?;
@@ -284,7 +298,8 @@ mod tests {
     }
 
     fn debug(rules: Vec<DebugRule>) -> DebugStorage {
-        DebugStorage::new(Arc::new(MemoryStorage::with_len(4096)), rules)
+        let below = Arc::new(MemoryStorage::with_len(4096));
+        DebugStorage::new(below, CacheMode::default(), rules)
     }
 
     fn reads(storage: &DebugStorage) -> Option<i32> {
@@ -316,6 +331,20 @@ mod tests {
         assert_eq!(reads(&storage), None);
         storage.note("l2_load");
         assert_eq!(reads(&storage), Some(ENOSPC));
+    }
+
+    #[test]
+    fn only_a_flush_that_does_something_fails() {
+        let rules = || {
+            let mut rule = inject("flush_to_disk", None, false);
+            if let DebugAction::Inject(injection) = &mut rule.action {
+                injection.accesses = vec![Access::Flush];
+            }
+            vec![rule]
+        };
+        assert_eq!(debug(rules()).sync().unwrap_err().raw_os_error(), Some(ENOSPC));
+        let below = Arc::new(MemoryStorage::with_len(4096));
+        assert!(DebugStorage::new(below, CacheMode::Unsafe, rules()).sync().is_ok());
     }
 
     #[test]

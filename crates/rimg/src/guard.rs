@@ -203,4 +203,12 @@ impl Storage for ReadOnly {
     fn allocated_bytes(&self) -> io::Result<Option<u64>> {
         self.0.allocated_bytes()
     }
+
+    fn note(&self, event: &'static str) {
+        self.0.note(event);
+    }
+
+    fn listens(&self) -> bool {
+        self.0.listens()
+    }
 }

@@ -4,7 +4,7 @@ use crate::args::{CommandHelp, Example, Flag};
 use crate::class::Class;
 use crate::commands::watch::{Watch, cancel_on_signals};
 use crate::commands::{Command, common, parse, text};
-use crate::images::{self, How, ImageName, Opened};
+use crate::images::{self, How, ImageName};
 use crate::message::{Stop, chain, describe};
 use crate::program::Run;
 use crate::secrets::add_object;
@@ -129,7 +129,7 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
         options.strict = strict;
         let cancel = cancel_on_signals()?;
         compare(a.disk(), b.disk(), &options, &watch, &cancel)
-            .map_err(|error| explain(&error, &a, &b))
+            .map_err(|error| explain(&error, &text(name_a), &text(name_b)))
     });
     if let Ok(comparison) = &compared
         && !quiet
@@ -160,10 +160,10 @@ fn report(comparison: &Comparison) -> String {
     text
 }
 
-fn explain(error: &CompareError, a: &Opened, b: &Opened) -> Stop {
+fn explain(error: &CompareError, a: &str, b: &str) -> Stop {
     let name = |side: &Side| match side {
-        Side::First => &a.filename,
-        Side::Second => &b.filename,
+        Side::First => a,
+        Side::Second => b,
     };
     let message = match error {
         CompareError::Map { side, source, .. } => {

@@ -248,6 +248,9 @@ fn copy(args: &Args, overlay: &Opened, how: &How, watch: &Watch<'_>) -> Result<(
                 ConvertError::Write { source, .. } => {
                     failed("Error while writing to COW image", source)
                 }
+                ConvertError::Map { source, .. } => {
+                    failed("error while reading image metadata", source)
+                }
                 error => Stop::caused_by(error),
             };
             Err(stop.in_image(&overlay.filename))

@@ -62,7 +62,7 @@ pub(crate) fn attach(node: &Node, how: NodeHow<'_>) -> Result<Attached, String> 
         Node::Debug(node) => {
             let rules = node.rules()?;
             let image = attach(&node.image, how)?;
-            let storage = DebugStorage::new(Arc::clone(&image.storage), rules);
+            let storage = DebugStorage::new(Arc::clone(&image.storage), how.cache, rules);
             below = Some(("image", Box::new(image)));
             Arc::new(storage)
         }

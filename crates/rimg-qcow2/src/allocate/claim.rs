@@ -41,6 +41,8 @@ impl Qcow2Image {
         if state.allocator_mut()?.is_released(run) {
             self.catch_up(state)?;
         }
+        // As QEMU has it: also where the blocks are there already.
+        self.file.note("refblock_alloc");
         let allocator = state.allocator_mut()?;
         while let Some(index) = allocator.missing_block(run) {
             if index >= num::to_u64(allocator.table.len()) {

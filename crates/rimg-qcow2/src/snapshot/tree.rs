@@ -116,6 +116,7 @@ impl Qcow2Image {
                 state.allocator_mut()?.raise(run, done)
             })?;
             if flag(table, g, |_| Ok(false))? {
+                file.note("l2_update");
                 file.write_all_at(table, at).map_err(Error::io("write L2 table", at))?;
             }
             Ok(())
@@ -174,6 +175,7 @@ impl Qcow2Image {
                 && allocator.is_used(cluster)?
                 && flag(table, g, |cluster| allocator.is_single(cluster))?
             {
+                file.note("l2_update");
                 file.write_all_at(table, at).map_err(Error::io("write L2 table", at))?;
             }
             Ok(())
@@ -210,6 +212,7 @@ impl Qcow2Image {
             self.make_room(state)?;
             let allocator = state.allocator_mut()?;
             if flag(table, g, |cluster| allocator.is_single(cluster))? {
+                file.note("l2_update");
                 file.write_all_at(table, at).map_err(Error::io("write L2 table", at))?;
             }
             Ok(())
@@ -227,6 +230,7 @@ impl Qcow2Image {
     ) -> Result<()> {
         let mut table = vec![0; num::to_usize(self.geometry.cluster_bytes())?];
         for branch in branches {
+            self.file.note("l2_load");
             read_padded(self.file.as_ref(), &mut table, branch.table)
                 .map_err(Error::io("read L2 table", branch.table))?;
             visit(&mut table, branch.table)?;

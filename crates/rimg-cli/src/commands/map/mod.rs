@@ -219,7 +219,7 @@ fn entries(opened: &Opened, range: Range<u64>) -> impl Iterator<Item = Result<Ma
     let mut entries = MapEntries::within(opened.disk(), range);
     let mut holes = Holes::new(opened.disk());
     let failed = |error| {
-        Stop::failed(format!("Failed to read image metadata: {}", describe(&error)))
+        Stop::failed(format!("Could not read file metadata: {}", describe(&error)))
             .of(Class::of(&error))
     };
     std::iter::from_fn(move || {

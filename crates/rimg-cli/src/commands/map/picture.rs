@@ -58,7 +58,7 @@ fn picture(opened: &Opened, range: Range<u64>, cells: usize) -> Result<Picture, 
     let mut picture = Picture::new(title, len, cells);
     for extent in ChainExtents::within(opened.disk(), range.clone()) {
         let mut extent = extent.map_err(|error| {
-            Stop::failed(format!("Failed to read image metadata: {}", describe(&error)))
+            Stop::failed(format!("Could not read file metadata: {}", describe(&error)))
                 .of(Class::of(&error))
         })?;
         extent.start = extent.start.saturating_sub(range.start);
