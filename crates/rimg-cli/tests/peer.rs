@@ -149,6 +149,16 @@ fn nbd() {
 }
 
 #[test]
+fn blkdebug() {
+    run_cases(include_str!("peer/blkdebug.cases"));
+}
+
+#[test]
+fn full_disks() {
+    run_cases(include_str!("peer/full.cases"));
+}
+
+#[test]
 fn vhdx() {
     run_cases(include_str!("peer/vhdx.cases"));
 }

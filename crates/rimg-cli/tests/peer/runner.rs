@@ -10,24 +10,33 @@
 //! | `qemu-img` | as `img`, and has to succeed: a command line as another program has it |
 //! | `/usr/bin/qemu-img` | the same |
 //! | `env` | the same: settings of the environment, `qemu-img` and its arguments |
-//! | `like` | as `img`, but where the image's file ends may differ |
+//! | `like` | as `img`, but where the image's file ends, and where copying failed, may differ |
+//! | `first` | as `like`, but for lines of standard error behind the first |
 //! | `ref` | qemu-img in both folders, to make what `img` lines look at; has to succeed |
 //! | `io` | qemu-io in both folders; has to succeed |
 //! | `write` | writes a file: its name, where, and bytes in hexadecimal |
 //! | `truncate` | makes a file or changes its length: its name, the length |
 //! | `copy` | copies a file: its name, that of the copy |
+//! | `noise` | makes a file of bytes that do not compress: its name, the length |
 //! | `remove` | removes a file |
+//! | `clear` | the same, if there is one |
 //! | `mkdir` | makes a folder |
 //! | `serve` | lets qemu-nbd export a file: socket, file, further arguments |
 //! | `stop` | ends what `serve` started, as the end of the case does |
 //! | `same` | gives both folders one file, where the time it was made shows |
+//! | `disk` | mounts a small file system: a folder, how many bytes it has |
+//! | `fill` | fills it, but for so many bytes, with the file `filler` |
+//! | `gone` | rimg has not left these files, whatever qemu-img does |
 //! | `equal` | compares the bytes of a file; the times of qcow2 snapshots may differ |
 //!
 //! Words are separated by spaces and may be quoted. A line ending in a backslash goes on.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use rimg_testkit::Rng;
 use rimg_testkit::nbd::QemuNbd;
 use rimg_testkit::peer::Peer;
+use rimg_testkit::small_disk::SmallDisk;
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Seek, SeekFrom, Write as _};
@@ -113,15 +122,21 @@ fn run_case(case: &Case<'_>, report: &mut String) -> usize {
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_rimg"), &rimg).unwrap();
     let mut compared = 0;
     let mut servers = Vec::new();
+    let mut ours = Place { folder: ours, disk: None };
+    let mut theirs = Place { folder: theirs, disk: None };
     for line in &case.lines {
         let (verb, args) = line.split_first().unwrap();
         if let Some(call) = Call::of(verb, args) {
             compared += 1;
             let mut our = outcome(&rimg, &ours, &call);
             let mut their = outcome(Path::new("qemu-img"), &theirs, &call);
-            if verb == "like" {
-                our.forget_ends();
-                their.forget_ends();
+            if verb == "like" || verb == "first" {
+                our.forget_places();
+                their.forget_places();
+            }
+            if verb == "first" {
+                our.keep_first_line();
+                their.keep_first_line();
             }
             if call.has_to_succeed && their.exit != Some(0) {
                 let _ = writeln!(
@@ -147,7 +162,7 @@ fn run_case(case: &Case<'_>, report: &mut String) -> usize {
                 compared += 1;
                 let file = &args[0];
                 let (Some(our), Some(their)) =
-                    (timeless(&ours.join(file)), timeless(&theirs.join(file)))
+                    (timeless(&ours.path(file)), timeless(&theirs.path(file)))
                 else {
                     let _ = writeln!(report, "case '{}': there is no file '{file}'", case.name);
                     continue;
@@ -164,10 +179,21 @@ fn run_case(case: &Case<'_>, report: &mut String) -> usize {
                 }
             }
             "same" => {
-                fs::copy(ours.join(&args[0]), theirs.join(&args[0])).unwrap();
+                fs::copy(ours.path(&args[0]), theirs.path(&args[0])).unwrap();
+            }
+            "disk" => {
+                if !ours.mount(args) || !theirs.mount(args) {
+                    return compared.max(1);
+                }
+            }
+            "gone" => {
+                compared += 1;
+                for name in args.iter().filter(|name| ours.path(name).exists()) {
+                    let _ = writeln!(report, "case '{}': '{name}' is left", case.name);
+                }
             }
             "serve" => {
-                for folder in [&ours, &theirs] {
+                for Place { folder, .. } in [&ours, &theirs] {
                     let rest: Vec<&str> = args[2..].iter().map(String::as_str).collect();
                     let (socket, file) = (folder.join(&args[0]), folder.join(&args[1]));
                     servers.extend(QemuNbd::export(&file, &socket, &rest));
@@ -185,11 +211,44 @@ fn run_case(case: &Case<'_>, report: &mut String) -> usize {
     compared
 }
 
-fn prepare(verb: &str, args: &[String], folder: &Path, case: &Case<'_>) {
-    let path = |name: &String| -> PathBuf { folder.join(name) };
+/// Where the commands of one of the two programs run.
+struct Place {
+    folder: PathBuf,
+    /// What is mounted below it.
+    disk: Option<SmallDisk>,
+}
+
+impl Place {
+    /// Mounts a small file system; returns whether that was possible.
+    fn mount(&mut self, args: &[String]) -> bool {
+        let [name, bytes] = args else { panic!("a folder and a size, not {args:?}") };
+        let mount_point = self.folder.join(name);
+        fs::create_dir(&mount_point).unwrap();
+        self.disk = SmallDisk::mount(&mount_point, bytes.parse().unwrap());
+        self.disk.is_some()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        let path = self.folder.join(name);
+        self.disk.as_ref().map_or(path.clone(), |disk| disk.seen(&path))
+    }
+
+    fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        if let Some(disk) = &self.disk {
+            return disk.command(program, &self.folder);
+        }
+        let mut command = Command::new(program);
+        command.current_dir(&self.folder);
+        command
+    }
+}
+
+fn prepare(verb: &str, args: &[String], place: &Place, case: &Case<'_>) {
+    let path = |name: &String| -> PathBuf { place.path(name) };
     match (verb, args) {
-        ("ref", args) => succeed(Command::new("qemu-img").args(args).current_dir(folder), case),
-        ("io", args) => succeed(Command::new("qemu-io").args(args).current_dir(folder), case),
+        ("ref", args) => succeed(place.command("qemu-img").args(args), case),
+        ("io", args) => succeed(place.command("qemu-io").args(args), case),
+        ("fill", [leave]) => place.disk.as_ref().unwrap().fill(leave.parse().unwrap()),
         ("write", [name, at, bytes]) => {
             let mut file = fs::File::options()
                 .write(true)
@@ -213,6 +272,12 @@ fn prepare(verb: &str, args: &[String], folder: &Path, case: &Case<'_>) {
             fs::copy(path(name), path(copy)).unwrap();
         }
         ("remove", [name]) => fs::remove_file(path(name)).unwrap(),
+        ("clear", [name]) => drop(fs::remove_file(path(name))),
+        ("noise", [name, len]) => {
+            let mut bytes = vec![0; len.parse().unwrap()];
+            Rng::new(1).fill(&mut bytes);
+            fs::write(path(name), bytes).unwrap();
+        }
         ("mkdir", [name]) => fs::create_dir(path(name)).unwrap(),
         _ => panic!("case '{}': what is '{verb} {args:?}'?", case.name),
     }
@@ -260,7 +325,9 @@ impl<'a> Call<'a> {
     /// `None` where `verb` is another one.
     fn of(verb: &str, words: &'a [String]) -> Option<Self> {
         match verb {
-            "img" | "like" => Some(Self { environment: &[], args: words, has_to_succeed: false }),
+            "img" | "like" | "first" => {
+                Some(Self { environment: &[], args: words, has_to_succeed: false })
+            }
             "qemu-img" | "/usr/bin/qemu-img" => {
                 Some(Self { environment: &[], args: words, has_to_succeed: true })
             }
@@ -285,20 +352,34 @@ struct Outcome {
 }
 
 impl Outcome {
-    /// Takes out where the image's file ends.
-    fn forget_ends(&mut self) {
+    /// Takes out what is said behind the first line of standard error: what an image that is being
+    /// closed has to say of an error that came before, or what is left of a target.
+    fn keep_first_line(&mut self) {
+        let end = self.stderr.find('\n').map_or(self.stderr.len(), |at| at + 1);
+        self.stderr.truncate(end);
+    }
+
+    /// Takes out where the image's file ends, and where copying failed: how much is copied at a
+    /// time is everybody's own business.
+    fn forget_places(&mut self) {
         let is_end = |line: &&str| {
             let line = line.trim_start();
             line.starts_with("file length: ") || line.starts_with("Image end offset: ")
         };
         let lines: Vec<&str> = self.stdout.lines().filter(|line| !is_end(line)).collect();
         self.stdout = lines.join("\n");
+        for failed in ["error while writing at byte ", "error while reading at byte "] {
+            if let Some((before, rest)) = self.stderr.split_once(failed) {
+                let rest = rest.trim_start_matches(|letter: char| letter.is_ascii_digit());
+                self.stderr = format!("{before}{failed}N{rest}");
+            }
+        }
     }
 }
 
-fn outcome(program: &Path, folder: &Path, call: &Call<'_>) -> Outcome {
-    let mut command = Command::new(program);
-    command.args(call.args).current_dir(folder).stdin(Stdio::null());
+fn outcome(program: &Path, place: &Place, call: &Call<'_>) -> Outcome {
+    let mut command = place.command(program);
+    command.args(call.args).stdin(Stdio::null());
     command.envs(call.environment.iter().map(|setting| setting.split_once('=').unwrap()));
     let output = command.output().unwrap();
     let program = program.display().to_string();
