@@ -2,7 +2,7 @@
 
 use crate::args::{CommandHelp, Example, Flag};
 use crate::commands::{Command, MAX_SIZE, common, parse, ranged_size, text};
-use crate::images::{self, How, ImageName, Opened};
+use crate::images::{self, How, ImageName, Opened, Reason};
 use crate::message::{Stop, describe};
 use crate::program::Run;
 use crate::secrets::add_object;
@@ -126,7 +126,7 @@ struct Args {
     operands: Vec<OsString>,
 }
 
-fn run(_: &mut Run<'_>, words: Vec<OsString>) -> Result<u8, Stop> {
+fn run(run: &mut Run<'_>, words: Vec<OsString>) -> Result<u8, Stop> {
     let mut args = Args::parse(words)?;
     let [filename, bitmap] = args.operands.as_slice() else {
         return Err(Stop::failed("Expecting filename and bitmap name"));
@@ -151,8 +151,22 @@ fn run(_: &mut Run<'_>, words: Vec<OsString>) -> Result<u8, Stop> {
         })
     });
     // What was done before a failure stays.
-    let closed = opened.close();
+    let closed = if run.has_own() {
+        opened.close()
+    } else {
+        opened.close_or_reason().map_err(|reason| lost(run, &bitmap, &reason))
+    };
     done.and(closed).map(|()| 0)
+}
+
+/// What qemu-img says when it cannot store bitmaps at the end.
+fn lost(run: &Run<'_>, bitmap: &str, reason: &Reason) -> Stop {
+    run.say(&format!(
+        "Lost persistent bitmaps during inactivation of node '{NODE}': Failed to write bitmap \
+         '{bitmap}' to file: {}",
+        reason.text
+    ));
+    Stop::failed("Error while closing the image: Invalid argument").of(reason.class)
 }
 
 impl Args {

@@ -206,12 +206,14 @@ fn copy(run: &Run<'_>, mut args: Args, input: &OsStr, output: &OsStr) -> Result<
             ))
             .of(Class::of(&source))
             .in_image(&target.filename),
-            ConvertError::Read { source: error, .. } => Stop::failed(format!(
-                "error while reading from input image file: {}",
-                describe(&error)
-            ))
-            .of(Class::of(&error))
-            .in_image(&source.filename),
+            ConvertError::Read { source: error, .. } | ConvertError::Map { source: error, .. } => {
+                Stop::failed(format!(
+                    "error while reading from input image file: {}",
+                    describe(&error)
+                ))
+                .of(Class::of(&error))
+                .in_image(&source.filename)
+            }
             other => Stop::caused_by(&other),
         });
     match copied.and_then(|_| target.close()) {

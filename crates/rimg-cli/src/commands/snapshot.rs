@@ -189,12 +189,19 @@ fn delete(opened: &Opened, name: &str) -> Result<(), Stop> {
         Ok(true) => Ok(()),
         Ok(false) => Err(failed(NOT_FOUND).of(Class::NotFound)),
         Err(error) => {
-            let why = match &error {
-                Error::Io { op: "write snapshot table", .. } => {
-                    format!("Failed to remove snapshot from snapshot list: {}", words(&error))
+            let step = match &error {
+                Error::Io { op: "remove snapshot from table", .. } => {
+                    "Failed to remove snapshot from snapshot list: "
                 }
-                error => words(error),
+                Error::Io { op: "free clusters of snapshot", .. } => {
+                    "Failed to free the cluster and L1 table: "
+                }
+                Error::Io { op: "update COPIED flags", .. } => {
+                    "Failed to update snapshot status in disk: "
+                }
+                _ => "",
             };
+            let why = format!("{step}{}", words(&error));
             Err(failed(&why).of(Class::of(&error)))
         }
     }

@@ -136,7 +136,7 @@ pub(crate) fn open(name: &ImageName, how: &How) -> Result<Opened, Stop> {
     })
 }
 
-/// Why an image could not be opened, or made.
+/// Why an image could not be opened, made, or closed.
 #[derive(Debug)]
 pub(crate) struct Reason {
     /// In words.
@@ -430,10 +430,18 @@ impl Opened {
 
     /// Writes back what is in memory.
     pub(crate) fn close(self) -> Result<(), Stop> {
-        let filename = self.filename;
-        self.image.close().map_err(|error| {
-            Stop::failed(format!("error while closing '{filename}': {}", describe(&error.source)))
-                .of(Class::of(&error.source))
+        let filename = self.filename.clone();
+        self.close_or_reason().map_err(|reason| {
+            Stop::failed(format!("error while closing '{filename}': {}", reason.text))
+                .of(reason.class)
+        })
+    }
+
+    /// As [`close`](Self::close), with the reason alone.
+    pub(crate) fn close_or_reason(self) -> Result<(), Reason> {
+        self.image.close().map_err(|error| Reason {
+            text: describe(&error.source),
+            class: Class::of(&error.source),
         })
     }
 }

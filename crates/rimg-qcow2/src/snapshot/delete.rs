@@ -9,7 +9,7 @@ use super::select;
 use super::table::encode_table;
 use super::tree::SharedTables;
 use crate::error::FORMAT;
-use crate::image::Qcow2Image;
+use crate::image::{Qcow2Image, State};
 use rimg_core::{Error, Result, SnapshotSelector, num};
 use std::sync::Arc;
 
@@ -33,19 +33,37 @@ impl Qcow2Image {
         let l1 = self.checked_l1(state, &gone)?;
         let branches = self.branches(&l1, gone.l1_offset)?;
         self.validate(state, &branches)?;
-        let table_bytes = num::to_u64(encode_table(&entries)?.len());
-        let table = self.allocate_table(state, table_bytes)?;
-        let written = self.write_snapshots(&entries, table);
-        self.or_give_back(state, table, written)?;
-        self.enter_snapshots(state, &entries, table)?;
-
+        self.leave_out(state, &entries).map_err(doing("remove snapshot from table"))?;
         self.readers.wait_for(self.readers.next_generation());
-        let lowered = self.lower(state, &branches, SharedTables::Flag)?;
-        self.lower_clusters(state, self.clusters_of_l1(gone.l1_offset, gone.l1_entries))?;
+        let freeing = doing("free clusters of snapshot");
+        let lowered = self
+            .lower(state, &branches, SharedTables::Flag)
+            .and_then(|lowered| {
+                let l1 = self.clusters_of_l1(gone.l1_offset, gone.l1_entries);
+                self.lower_clusters(state, l1).map(|()| lowered)
+            })
+            .map_err(freeing)?;
         if lowered.has_single {
-            self.restore_flags(state)?;
+            self.restore_flags(state).map_err(doing("update COPIED flags"))?;
         }
         self.guard_again(state)?;
         Ok(true)
+    }
+
+    /// Puts a snapshot table into force that has these entries only.
+    fn leave_out(&self, state: &mut State, entries: &[SnapshotEntry]) -> Result<()> {
+        let table_bytes = num::to_u64(encode_table(entries)?.len());
+        let table = self.allocate_table(state, table_bytes)?;
+        let written = self.write_snapshots(entries, table);
+        self.or_give_back(state, table, written)?;
+        self.enter_snapshots(state, entries, table)
+    }
+}
+
+/// Says of an I/O error what was being done as a whole.
+fn doing(op: &'static str) -> impl FnOnce(Error) -> Error {
+    move |error| match error {
+        Error::Io { at, source, .. } => Error::Io { op, at, source },
+        other => other,
     }
 }
