@@ -11,6 +11,7 @@ pub mod fuzz;
 pub mod golden;
 pub mod guest;
 pub mod legacy;
+pub mod libyal;
 mod model;
 pub mod nbd;
 pub mod peer;

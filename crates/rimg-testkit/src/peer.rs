@@ -53,6 +53,22 @@ impl Peer {
         found.map(|program| Self { program, dir: None })
     }
 
+    /// The system's Python with this module, as for [`require`](Self::require): modules come with
+    /// packages of the system, and another Python that comes first in `PATH` does not see them.
+    ///
+    /// # Panics
+    /// When either is missing and `CI` is set.
+    #[must_use]
+    pub fn python(module: &str) -> Option<Self> {
+        let python = Self { program: PathBuf::from("/usr/bin/python3"), dir: None };
+        let mut import = python.command(["-c", &format!("import {module}")]);
+        let found = import.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+        if !found {
+            missing(&format!("python3 module {module}"), std::env::var_os("CI").is_some());
+        }
+        found.then_some(python)
+    }
+
     /// As `self`, but running in `dir`, so that names in its output are short and the same
     /// everywhere.
     #[must_use]

@@ -1,9 +1,10 @@
 //! The programs that tests and benchmarks compare rimg with.
 
 use crate::{Result, run};
-use std::process::Command;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
-/// A program and the Debian package that has it.
+/// A program, or a module of Python, and the Debian package that has it.
 struct Peer {
     program: &'static str,
     package: &'static str,
@@ -23,7 +24,11 @@ const PEERS: &[Peer] = &[
     Peer { program: "groff", package: "groff-base" },
     Peer { program: "zsh", package: "zsh" },
     Peer { program: "fish", package: "fish" },
+    Peer { program: "pyvhdi", package: "python3-libvhdi" },
 ];
+
+/// What these packages begin with are modules of the system's Python, not programs.
+const PYTHON_PACKAGE: &str = "python3-";
 
 /// `cargo xtask peers [--check]`: installs what is missing where that can be done, else says what
 /// is missing. Only in CI is a missing peer an error: elsewhere its tests report themselves skipped.
@@ -37,7 +42,7 @@ pub(crate) fn run(args: &[String]) -> Result {
         install(&missing())?;
     }
     for peer in PEERS {
-        match run::find(peer.program) {
+        match peer.find() {
             Some(path) => println!("{}: {}", peer.program, path.display()),
             None => println!("{}: missing (Debian package {})", peer.program, peer.package),
         }
@@ -49,13 +54,23 @@ pub(crate) fn run(args: &[String]) -> Result {
     Err(format!("missing packages: {}", missing.join(" ")).into())
 }
 
+impl Peer {
+    /// Where it is; a module is where the Python is that has it.
+    fn find(&self) -> Option<PathBuf> {
+        if !self.package.starts_with(PYTHON_PACKAGE) {
+            return run::find(self.program);
+        }
+        let python = PathBuf::from("/usr/bin/python3");
+        let mut import = Command::new(&python);
+        import.args(["-c", &format!("import {}", self.program)]).stderr(Stdio::null());
+        import.status().is_ok_and(|status| status.success()).then_some(python)
+    }
+}
+
 /// The packages of the programs that are not there.
 fn missing() -> Vec<&'static str> {
-    let mut packages: Vec<_> = PEERS
-        .iter()
-        .filter(|peer| run::find(peer.program).is_none())
-        .map(|peer| peer.package)
-        .collect();
+    let mut packages: Vec<_> =
+        PEERS.iter().filter(|peer| peer.find().is_none()).map(|peer| peer.package).collect();
     packages.dedup();
     packages
 }
