@@ -136,6 +136,11 @@ impl TargetFiles for MemoryTarget<'_> {
     }
 
     fn sibling(&self, name: &str) -> Result<Arc<dyn Storage>> {
+        // One that was put there to be watched, as with `create`.
+        let is_empty = |storage: &Arc<dyn Storage>| storage.len_bytes().is_ok_and(|len| len == 0);
+        if let Some(storage) = self.dir.find(name).filter(is_empty) {
+            return Ok(storage);
+        }
         let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
         self.dir.put(name, Arc::clone(&storage));
         Ok(storage)

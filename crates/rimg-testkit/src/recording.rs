@@ -1,4 +1,4 @@
-//! A storage that remembers everything that was done to it, and what a crash could have left.
+//! Storages that remember everything that was done to them, and what a crash could have left.
 
 mod crash;
 
@@ -10,12 +10,29 @@ use rimg_storage::MemoryStorage;
 use std::io;
 use std::sync::{Arc, Mutex};
 
-/// A storage in memory that remembers every change and every sync.
-#[derive(Debug, Default)]
+/// A storage in memory that remembers every change and every sync. Storages
+/// [`beside`](Self::beside) it share its log, so that there is one order of what was done to all.
+#[derive(Debug)]
 pub struct RecordingStorage {
-    start: MemoryStorage,
+    log: Arc<Mutex<Log>>,
+    /// Which one of those that share the log.
+    file: usize,
     now: MemoryStorage,
-    log: Mutex<Vec<Record>>,
+}
+
+/// What was done to some storages.
+#[derive(Debug)]
+struct Log {
+    /// What each storage started with.
+    starts: Vec<MemoryStorage>,
+    entries: Vec<Entry>,
+}
+
+/// What was done to one of some storages.
+#[derive(Debug, Clone)]
+struct Entry {
+    file: usize,
+    record: Record,
 }
 
 /// Something that was done to a [`RecordingStorage`].
@@ -45,7 +62,7 @@ pub enum Record {
         /// To so many bytes.
         len: u64,
     },
-    /// Everything before became durable.
+    /// Everything that was done to this storage before became durable.
     Sync,
 }
 
@@ -59,20 +76,33 @@ impl RecordingStorage {
     /// A storage that starts with these bytes, which are durable.
     #[must_use]
     pub fn starting_with(start: MemoryStorage) -> Self {
-        Self { now: start.clone(), start, log: Mutex::default() }
+        let now = start.clone();
+        let log = Log { starts: vec![start], entries: Vec::new() };
+        Self { log: Arc::new(Mutex::new(log)), file: 0, now }
     }
 
-    /// What was done until now.
+    /// Another storage that starts with these bytes, and whose records come into the same log.
+    #[must_use]
+    pub fn beside(&self, start: MemoryStorage) -> Self {
+        let mut log = self.log.lock().unwrap();
+        let file = log.starts.len();
+        let now = start.clone();
+        log.starts.push(start);
+        Self { log: Arc::clone(&self.log), file, now }
+    }
+
+    /// What was done to this storage until now.
     #[must_use]
     pub fn log(&self) -> Vec<Record> {
-        self.log.lock().unwrap().clone()
+        let log = self.log.lock().unwrap();
+        log.of_file(self.file).map(|(_, record)| record.clone()).collect()
     }
 
-    /// How much was done until now: a place in the log. Everything that is done later gets a place
-    /// that is not lower.
+    /// How much was done until now to all that share the log: a place in it. Everything that is
+    /// done later gets a place that is not lower.
     #[must_use]
     pub fn position(&self) -> usize {
-        self.log.lock().unwrap().len()
+        self.log.lock().unwrap().entries.len()
     }
 
     /// The bytes as they were after the first `prefix` records.
@@ -81,43 +111,57 @@ impl RecordingStorage {
     /// When there are fewer.
     #[must_use]
     pub fn state_after(&self, prefix: usize) -> MemoryStorage {
-        let state = self.start.clone();
-        for record in &self.log.lock().unwrap()[..prefix] {
-            record.apply(&state);
-        }
-        state
+        self.crash_state(prefix, |_| Fate::Kept)
     }
 
     /// The bytes as a crash after the first `prefix` records could have left them: `fate` says for
-    /// each record since the last sync, by its place in the log, what became of it.
+    /// each record since this storage's last sync, by its place in the log, what became of it.
     ///
     /// # Panics
     /// When there are fewer records.
     #[must_use]
-    pub fn crash_state(&self, prefix: usize, fate: impl FnMut(usize) -> Fate) -> MemoryStorage {
+    pub fn crash_state(&self, prefix: usize, mut fate: impl FnMut(usize) -> Fate) -> MemoryStorage {
         let log = self.log.lock().unwrap();
-        let synced = crash::synced(&log[..prefix]);
-        let state = self.start.clone();
-        for record in &log[..synced] {
-            record.apply(&state);
+        assert!(prefix <= log.entries.len(), "there are {} records", log.entries.len());
+        let records = || log.of_file(self.file).take_while(|(at, _)| *at < prefix);
+        let synced = records().filter(|(_, record)| **record == Record::Sync).last();
+        let synced = synced.map_or(0, |(at, _)| at + 1);
+        let state = log.starts[self.file].clone();
+        for (at, record) in records() {
+            let fate = if at < synced { Fate::Kept } else { fate(at) };
+            crash::apply(&state, record, fate);
         }
-        crash::apply(&state, &log[..prefix], synced, fate);
         state
     }
 
-    /// What crashes could have left, after every prefix of the log: with all records since the
-    /// last sync, without them, without one of them (up to 16 in turn), with that one torn, and
-    /// with `samples` random subsets that `seed` decides.
+    /// What crashes could have left of all storages that share the log, after every prefix of it:
+    /// with all records that no sync made durable, without them, without one of them (up to 16 in
+    /// turn), with that one torn, and with `samples` random subsets that `seed` decides.
     #[must_use]
     pub fn crash_states(&self, samples: usize, seed: u64) -> CrashStates {
-        CrashStates::new(self.start.clone(), self.log(), samples, seed)
+        let log = self.log.lock().unwrap();
+        CrashStates::new(log.starts.clone(), log.entries.clone(), samples, seed)
     }
 
     /// Does something and remembers it, as one step.
     fn record(&self, record: Record) {
         let mut log = self.log.lock().unwrap();
         record.apply(&self.now);
-        log.push(record);
+        log.entries.push(Entry { file: self.file, record });
+    }
+}
+
+impl Default for RecordingStorage {
+    fn default() -> Self {
+        Self::starting_with(MemoryStorage::new())
+    }
+}
+
+impl Log {
+    /// What was done to one of the storages, with the places in the log.
+    fn of_file(&self, file: usize) -> impl Iterator<Item = (usize, &Record)> {
+        let entries = self.entries.iter().enumerate().filter(move |(_, entry)| entry.file == file);
+        entries.map(|(at, entry)| (at, &entry.record))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a crash leaves: everything up to the last sync, and any part of what came later.
 
-use super::Record;
+use super::{Entry, Record};
 use crate::Rng;
 use rimg_core::{StorageWrite, num};
 use rimg_storage::MemoryStorage;
@@ -30,58 +30,74 @@ pub enum Fate {
 pub struct CrashState {
     /// How many records there were when the crash came.
     pub prefix: usize,
-    /// How many of them were durable for sure: up to the last sync.
+    /// How many of them were durable for sure: up to the first that no sync covers.
     pub synced: usize,
-    /// What became of those from `synced` to `prefix`.
+    /// What became of those from `synced` to `prefix`. Those of a file that was synced since are
+    /// kept.
     pub fates: Vec<Fate>,
-    /// The bytes.
+    /// The bytes; of the first one where several storages share the log.
     pub storage: Arc<MemoryStorage>,
+    /// The bytes of the others, in the order in which they came.
+    pub beside: Vec<Arc<MemoryStorage>>,
 }
 
 /// All the states of [`crash_states`](super::RecordingStorage::crash_states), prefix by prefix.
 #[derive(Debug)]
 pub struct CrashStates {
-    log: Vec<Record>,
+    entries: Vec<Entry>,
     samples: usize,
     rng: Rng,
-    /// The bytes after `synced` records.
-    durable: MemoryStorage,
-    synced: usize,
+    /// Of each file the bytes that are durable.
+    durable: Vec<MemoryStorage>,
     prefix: usize,
-    /// What is to be tried with this prefix, last one first.
+    /// The places of the records before `prefix` that no sync covers.
+    unsynced: Vec<usize>,
+    /// What is to be tried with this prefix, last one first: a fate for each unsynced record.
     pending: Vec<Vec<Fate>>,
 }
 
 impl CrashStates {
-    pub(super) fn new(start: MemoryStorage, log: Vec<Record>, samples: usize, seed: u64) -> Self {
+    pub(super) fn new(
+        starts: Vec<MemoryStorage>,
+        entries: Vec<Entry>,
+        samples: usize,
+        seed: u64,
+    ) -> Self {
         let rng = Rng::new(seed);
         let pending = vec![Vec::new()];
-        Self { log, samples, rng, durable: start, synced: 0, prefix: 0, pending }
+        let unsynced = Vec::new();
+        Self { entries, samples, rng, durable: starts, prefix: 0, unsynced, pending }
     }
 
     /// Goes to the next prefix; `None` when that was the last.
     fn advance(&mut self) -> Option<()> {
-        let record = self.log.get(self.prefix)?;
-        self.prefix += 1;
+        let Entry { file, record } = self.entries.get(self.prefix)?;
         if *record == Record::Sync {
-            for record in &self.log[self.synced..self.prefix] {
-                record.apply(&self.durable);
-            }
-            self.synced = self.prefix;
+            let durable = &self.durable[*file];
+            self.unsynced.retain(|at| {
+                let entry = &self.entries[*at];
+                if entry.file == *file {
+                    entry.record.apply(durable);
+                }
+                entry.file != *file
+            });
+        } else {
+            self.unsynced.push(self.prefix);
         }
+        self.prefix += 1;
         self.pending = self.combinations();
         Some(())
     }
 
-    /// What may have become of the records since the last sync.
+    /// What may have become of the records that no sync covers.
     fn combinations(&mut self) -> Vec<Vec<Fate>> {
-        let len = self.prefix - self.synced;
+        let len = self.unsynced.len();
         let mut all = BTreeSet::from([vec![Fate::Kept; len], vec![Fate::Lost; len]]);
         for at in self.singles(len) {
             let mut fates = vec![Fate::Kept; len];
             fates[at] = Fate::Lost;
             all.insert(fates.clone());
-            if matches!(self.log[self.synced + at], Record::Write { .. }) {
+            if matches!(self.entries[self.unsynced[at]].record, Record::Write { .. }) {
                 fates[at] = Fate::Torn(self.rng.next_u64());
                 all.insert(fates);
             }
@@ -98,8 +114,21 @@ impl CrashStates {
                 };
                 all.insert(std::iter::repeat_with(fate).take(len).collect());
             }
+            all.extend(self.without_a_file());
         }
         all.into_iter().collect()
+    }
+
+    /// Each of several files loses everything while the others keep it.
+    fn without_a_file(&self) -> impl Iterator<Item = Vec<Fate>> {
+        let files = if self.durable.len() > 1 { 0..self.durable.len() } else { 0..0 };
+        files.map(|file| {
+            let fate = |at: &usize| match self.entries[*at].file == file {
+                true => Fate::Lost,
+                false => Fate::Kept,
+            };
+            self.unsynced.iter().map(fate).collect()
+        })
     }
 
     /// Which of `len` records are lost alone: the newest ones, and some of those that earlier
@@ -120,32 +149,27 @@ impl Iterator for CrashStates {
         while self.pending.is_empty() {
             self.advance()?;
         }
-        let fates = self.pending.pop()?;
-        let storage = self.durable.clone();
-        let (prefix, synced) = (self.prefix, self.synced);
-        apply(&storage, &self.log[..prefix], synced, |at| fates[at - synced]);
-        Some(CrashState { prefix, synced, fates, storage: Arc::new(storage) })
+        let unsynced_fates = self.pending.pop()?;
+        let files = self.durable.clone();
+        let synced = self.unsynced.first().copied().unwrap_or(self.prefix);
+        let mut fates = vec![Fate::Kept; self.prefix - synced];
+        for (at, fate) in self.unsynced.iter().zip(unsynced_fates) {
+            let Entry { file, record } = &self.entries[*at];
+            apply(&files[*file], record, fate);
+            fates[*at - synced] = fate;
+        }
+        let mut files = files.into_iter().map(Arc::new);
+        let storage = files.next()?;
+        Some(CrashState { prefix: self.prefix, synced, fates, storage, beside: files.collect() })
     }
 }
 
-/// How many of the records are durable for sure.
-pub(super) fn synced(log: &[Record]) -> usize {
-    log.iter().rposition(|record| *record == Record::Sync).map_or(0, |last| last + 1)
-}
-
-/// Does to `state` what is left of the records from `synced` on.
-pub(super) fn apply(
-    state: &MemoryStorage,
-    log: &[Record],
-    synced: usize,
-    mut fate: impl FnMut(usize) -> Fate,
-) {
-    for (at, record) in log.iter().enumerate().skip(synced) {
-        match (fate(at), record) {
-            (Fate::Lost, _) => {}
-            (Fate::Torn(seed), Record::Write { at, bytes }) => tear(state, *at, bytes, seed),
-            (Fate::Kept | Fate::Torn(_), record) => record.apply(state),
-        }
+/// Does to `state` what is left of a record.
+pub(super) fn apply(state: &MemoryStorage, record: &Record, fate: Fate) {
+    match (fate, record) {
+        (Fate::Lost, _) => {}
+        (Fate::Torn(seed), Record::Write { at, bytes }) => tear(state, *at, bytes, seed),
+        (Fate::Kept | Fate::Torn(_), record) => record.apply(state),
     }
 }
 
@@ -205,6 +229,54 @@ mod tests {
         assert_eq!(bytes(&storage.crash_state(5, |_| Fate::Lost)), b"aa----");
         let middle = |at| if at == 3 { Fate::Lost } else { Fate::Kept };
         assert_eq!(bytes(&storage.crash_state(5, middle)), b"aabb--dd");
+    }
+
+    #[test]
+    fn a_sync_makes_only_its_own_file_durable() {
+        let first = RecordingStorage::starting_with(MemoryStorage::from(vec![b'-'; 2]));
+        let second = first.beside(MemoryStorage::from(vec![b'-'; 2]));
+        first.write_all_at(b"a", 0).unwrap();
+        second.write_all_at(b"b", 0).unwrap();
+        second.sync().unwrap();
+        first.write_all_at(b"c", 1).unwrap();
+        assert_eq!((first.position(), second.position()), (4, 4));
+        assert_eq!(second.log().last(), Some(&Record::Sync));
+        let mut seen = BTreeSet::new();
+        for state in first.crash_states(200, 1) {
+            let files = (bytes(&state.storage), bytes(&state.beside[0]));
+            assert_eq!(state.synced, 0, "the first file is never synced");
+            assert_eq!(state.fates.len(), state.prefix);
+            if state.prefix >= 3 {
+                assert_eq!(files.1, b"b-", "what was synced is there");
+            }
+            seen.insert((state.prefix, files));
+        }
+        let after = |prefix, first: &str, second: &str| {
+            (prefix, (first.as_bytes().to_vec(), second.as_bytes().to_vec()))
+        };
+        for (first, second) in [("--", "--"), ("a-", "--"), ("--", "b-"), ("a-", "b-")] {
+            assert!(seen.contains(&after(2, first, second)), "{first} {second}");
+        }
+        for first in ["--", "a-", "-c", "ac"] {
+            assert!(seen.contains(&after(4, first, "b-")), "{first}");
+        }
+        assert_eq!(bytes(&first.crash_state(4, |_| Fate::Lost)), b"--");
+        assert_eq!(bytes(&second.crash_state(4, |_| Fate::Lost)), b"b-");
+        assert_eq!(bytes(&first.state_after(3)), b"a-");
+    }
+
+    #[test]
+    fn what_two_files_have_durable_is_what_comes_before_the_first_loss() {
+        let first = RecordingStorage::new();
+        let second = first.beside(MemoryStorage::new());
+        first.write_all_at(b"a", 0).unwrap();
+        second.write_all_at(b"b", 0).unwrap();
+        first.sync().unwrap();
+        first.write_all_at(b"c", 1).unwrap();
+        second.sync().unwrap();
+        first.sync().unwrap();
+        let synced = |prefix| first.crash_states(0, 1).find(|s| s.prefix == prefix).unwrap().synced;
+        assert_eq!([1, 2, 3, 4, 5, 6].map(synced), [0, 0, 1, 1, 3, 6]);
     }
 
     #[test]
