@@ -90,6 +90,7 @@ fn four_threads_leave_the_disk_that_they_wrote() {
             refcount_bits: 16,
             zstd: seed == 2,
             data_file: false,
+            data_file_raw: false,
             lazy_refcounts: seed % 2 == 1,
             backing_bytes: 300_000,
             size_bytes: 4 << 20,

@@ -84,6 +84,7 @@ fn ten_thousand_steps_lead_where_they_should() {
             refcount_bits,
             zstd: seed % 2 == 0,
             data_file: false,
+            data_file_raw: false,
             lazy_refcounts: seed % 2 == 1,
             backing_bytes: 500_000,
             size_bytes: 1 << 20,

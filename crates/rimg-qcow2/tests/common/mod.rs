@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "every test file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+pub(crate) mod crash;
+
 use proptest::prelude::*;
 use rimg_core::{
     BlockImage, Error, FormatDriver, NewSnapshot, Preallocation, RawOptions, SnapshotEdit,
@@ -21,6 +23,8 @@ pub(crate) struct Kind {
     pub(crate) refcount_bits: u32,
     pub(crate) zstd: bool,
     pub(crate) data_file: bool,
+    /// The data file reads as the guest does.
+    pub(crate) data_file_raw: bool,
     /// Refcounts are postponed, under the dirty bit.
     pub(crate) lazy_refcounts: bool,
     /// The length of a raw image below, in bytes; 0 for none.
@@ -51,11 +55,12 @@ pub(crate) fn kinds() -> impl Strategy<Value = Kind> {
         2 => Just(9_u32), 2 => Just(10), 2 => Just(12), 2 => Just(14), 2 => Just(16), 2 => Just(18),
         1 => Just(21),
     ];
-    (cluster_bits, 0_u32..7, any::<[bool; 5]>(), 1_u64..4096, 0_u64..3000).prop_map(
-        |(cluster_bits, refcount_order, [a, b, c, d, e], sectors, backing_sectors)| {
+    (cluster_bits, 0_u32..7, any::<[bool; 6]>(), 1_u64..4096, 0_u64..3000).prop_map(
+        |(cluster_bits, refcount_order, [a, b, c, d, e, f], sectors, backing_sectors)| {
             let version_2 = a && b;
             let extended_l2 = !version_2 && cluster_bits >= 14 && c;
             let data_file = !version_2 && d && a;
+            let backing_bytes = if c { backing_sectors * 512 } else { 0 };
             Kind {
                 cluster_bits,
                 extended_l2,
@@ -63,12 +68,23 @@ pub(crate) fn kinds() -> impl Strategy<Value = Kind> {
                 refcount_bits: if version_2 { 16 } else { 1 << refcount_order },
                 zstd: !version_2 && b,
                 data_file,
+                data_file_raw: data_file && backing_bytes == 0 && f,
                 lazy_refcounts: !version_2 && e,
-                backing_bytes: if c { backing_sectors * 512 } else { 0 },
+                backing_bytes,
                 size_bytes: sectors * 512,
             }
         },
     )
+}
+
+/// The kinds of which guest data is in a file of its own.
+pub(crate) fn kinds_with_data_file() -> impl Strategy<Value = Kind> {
+    (kinds(), any::<bool>()).prop_map(|(kind, raw)| Kind {
+        version_2: false,
+        data_file: true,
+        data_file_raw: kind.backing_bytes == 0 && raw,
+        ..kind
+    })
 }
 
 /// How many random workloads a test tries: `RIMG_TEST_CASES`, or else `default`.
@@ -118,6 +134,9 @@ pub(crate) fn create_with(dir: &MemoryDir, kind: &Kind, options: RawOptions) -> 
     }
     if kind.data_file {
         options.set("data_file", "data");
+        if kind.data_file_raw {
+            options.set("data_file_raw", "on");
+        }
     }
     if kind.lazy_refcounts {
         options.set("lazy_refcounts", "on");

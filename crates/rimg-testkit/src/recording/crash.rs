@@ -142,14 +142,9 @@ impl CrashStates {
     }
 }
 
-impl Iterator for CrashStates {
-    type Item = CrashState;
-
-    fn next(&mut self) -> Option<CrashState> {
-        while self.pending.is_empty() {
-            self.advance()?;
-        }
-        let unsynced_fates = self.pending.pop()?;
+impl CrashStates {
+    /// What the files are with these fates of the unsynced records.
+    fn state(&self, unsynced_fates: Vec<Fate>) -> Option<CrashState> {
         let files = self.durable.clone();
         let synced = self.unsynced.first().copied().unwrap_or(self.prefix);
         let mut fates = vec![Fate::Kept; self.prefix - synced];
@@ -161,6 +156,25 @@ impl Iterator for CrashStates {
         let mut files = files.into_iter().map(Arc::new);
         let storage = files.next()?;
         Some(CrashState { prefix: self.prefix, synced, fates, storage, beside: files.collect() })
+    }
+}
+
+impl Iterator for CrashStates {
+    type Item = CrashState;
+
+    fn next(&mut self) -> Option<CrashState> {
+        self.nth(0)
+    }
+
+    /// What is passed over, as by [`Iterator::step_by`], costs next to nothing.
+    fn nth(&mut self, mut n: usize) -> Option<CrashState> {
+        while self.pending.len() <= n {
+            n -= self.pending.len();
+            self.advance()?;
+        }
+        self.pending.truncate(self.pending.len() - n);
+        let fates = self.pending.pop()?;
+        self.state(fates)
     }
 }
 
@@ -317,6 +331,15 @@ mod tests {
             recorded().crash_states(20, seed).map(|state| bytes(&state.storage)).collect()
         };
         assert_eq!(list(3), list(3));
+    }
+
+    #[test]
+    fn states_can_be_passed_over() {
+        let all: Vec<_> = recorded().crash_states(5, 1).map(|s| (s.prefix, s.fates)).collect();
+        for step in [1, 2, 7, all.len() - 1, all.len() + 9] {
+            let some = recorded().crash_states(5, 1).step_by(step).map(|s| (s.prefix, s.fates));
+            assert!(some.eq(all.iter().cloned().step_by(step)), "{step}");
+        }
     }
 
     #[test]
