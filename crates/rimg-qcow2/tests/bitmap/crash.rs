@@ -1,126 +1,116 @@
 //! Whatever a crash takes away, a bitmap says that it is in use or has a bit for everything that
 //! differs from the time when it was started.
 
-use crate::common::{DRIVERS, Op, apply, create, kinds, open, ops};
+use crate::changes::{Change, Truth, changes, make, name_of};
+use crate::common::crash::{Crashed, Moment, Recorded, whole_sectors};
+use crate::common::{DRIVERS, Op, cases, kinds, kinds_with_data_file, open};
 use crate::{findings, runs};
 use proptest::prelude::*;
 use rimg_core::{FindingKind, RawOptions, Storage};
-use rimg_storage::MemoryStorage;
-use rimg_testkit::{MemoryDir, RecordingStorage};
+use rimg_testkit::{MemoryDir, MemoryStorage, RecordingStorage};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What the image had when so many records were in the log.
-struct Moment {
-    position: usize,
-    /// Whether everything was made durable then.
-    flushed: bool,
-    names: Vec<&'static str>,
-    /// The disk when the bitmap "followed" was empty last.
-    start: Vec<u8>,
-}
-
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(cases(24)))]
 
     #[test]
     fn a_bitmap_never_says_too_little(
-        kind in kinds().prop_filter("one file to crash", |kind| {
-            !kind.data_file && !kind.version_2
-        }),
-        ops in ops(14),
-        clear_at in 0_usize..14,
-        add_at in 0_usize..14,
+        kind in prop_oneof![
+            4 => kinds().prop_filter("has bitmaps", |kind| !kind.version_2),
+            1 => kinds_with_data_file(),
+        ],
+        changes in changes(16),
     ) {
-        let dir = MemoryDir::new(DRIVERS);
-        let recording = Arc::new(RecordingStorage::new());
-        let disk: Arc<dyn Storage> = recording.clone();
-        dir.put("disk", disk);
-        let mut model = create(&dir, &kind);
-        recording.writer().unwrap().sync().unwrap();
-        let image = open(&dir);
-        let size = model.size_bytes();
-        let editor = image.bitmaps().unwrap().editor().unwrap();
-        let mut names = Vec::new();
-        let mut start = model.read(0..size);
-        let mut moments = Vec::new();
-        let mut note = |flushed, names: &[&'static str], start: &[u8]| moments.push(Moment {
-            position: recording.position(),
-            flushed,
-            names: names.to_vec(),
-            start: start.to_vec(),
-        });
-        note(true, &names, &start);
-        editor.add("followed", Some(512)).unwrap();
-        names.push("followed");
-        image.writer().unwrap().flush().unwrap();
-        note(true, &names, &start);
-        for (index, op) in ops.iter().enumerate() {
-            if index == clear_at {
-                start = model.read(0..size);
-                editor.clear("followed").unwrap();
-                note(false, &names, &start);
+        let (recorded, mut model) = Recorded::new(&kind);
+        let mut image = open(&recorded.dir);
+        let mut now = Now::default();
+        let mut then = Past::default();
+        then.note(recorded.moment(true, &model), &now);
+        // Most workloads have a bitmap from the beginning.
+        let first = [
+            Change::Add { name: 0, granularity_bits: Some(9) },
+            Change::Disk(Op::Flush),
+        ];
+        for change in first.iter().chain(&changes) {
+            let change = match change {
+                Change::Disk(op) => Change::Disk(whole_sectors(op)),
+                other => other.clone(),
+            };
+            let before = model.clone();
+            if matches!(change, Change::Disk(Op::Reopen)) {
+                image.close().unwrap();
+                image = open(&recorded.dir);
             }
-            if index == add_at {
-                editor.add("coarse", Some(65536)).unwrap();
-                editor.add("odd", None).unwrap();
-                editor.set_enabled("odd", false).unwrap();
-                names.extend(["coarse", "odd"]);
-                note(false, &names, &start);
+            make(&change, &kind, image.as_ref(), &mut model, &mut now);
+            for moment in recorded.while_it_shrinks(&before, &model) {
+                then.note(moment, &now);
             }
-            // What snapshots and sizes go through is the business of another test.
-            if !matches!(
-                op,
-                Op::Write { .. } | Op::Zero { .. } | Op::Discard { .. } | Op::Compressed { .. } | Op::Flush
-            ) {
-                continue;
-            }
-            apply(op, image.as_ref(), &mut model);
-            note(matches!(op, Op::Flush), &names, &start);
+            let flushed = matches!(change, Change::Disk(Op::Flush | Op::Reopen));
+            then.note(recorded.moment(flushed, &model), &now);
         }
         image.close().unwrap();
-        note(true, &names, &start);
+        then.note(recorded.moment(true, &model), &now);
         let mut trusted = 0;
-        for state in recording.crash_states(3, 1) {
-            if state.prefix < moments[0].position {
-                continue;
-            }
-            let what = format!("after {} records, {:?}", state.prefix, state.fates);
-            let disk: Arc<dyn Storage> = state.storage.clone();
-            dir.put("disk", disk);
-            let image = dir.open("disk", "qcow2", true).expect(&what);
-            for (kind, message) in findings(image.as_ref()) {
-                prop_assert_eq!(kind, FindingKind::Leak, "{}: {}", message, what);
-            }
-            let first = moments
-                .iter()
-                .rposition(|moment| moment.flushed && moment.position <= state.synced)
-                .unwrap_or(0);
-            let last = moments.iter().position(|moment| moment.position >= state.prefix);
-            let last = last.unwrap_or(moments.len() - 1);
-            let list = image.bitmaps().unwrap().list().unwrap();
-            for name in &moments[first].names {
-                prop_assert!(list.iter().any(|info| info.name == *name), "{} lost {}", name, what);
-            }
-            let Some(followed) = list.iter().find(|info| info.name == "followed") else {
-                continue;
-            };
-            if followed.in_use {
-                continue;
-            }
-            trusted += 1;
-            let mut now = vec![0; usize::try_from(size).unwrap()];
-            image.read_at(&mut now, 0).unwrap();
-            let set = runs(image.as_ref(), "followed");
-            let says_enough = moments[first..=last].iter().any(|moment| {
-                let chunks = now.chunks(512).zip(moment.start.chunks(512)).zip((0..).step_by(512));
-                chunks.filter(|((now, start), _)| now != start).all(|(_, at)| {
-                    set.iter().any(|run| run.contains(&at))
-                })
-            });
-            prop_assert!(says_enough, "{}", what);
-        }
+        recorded.after_each_crash(|crashed| {
+            let possible = crashed.possible(&then.moments);
+            crashed.assert_harmless(true);
+            crashed.assert_between(&then.moments[possible.clone()]);
+            crashed.assert_snapshots(&then.moments[possible.clone()]);
+            trusted += assert_bitmaps(crashed, &then.bitmaps[possible]);
+        });
         prop_assert!(trusted > 0);
     }
+}
+
+/// The bitmaps by their names.
+type Now = BTreeMap<u8, Truth>;
+
+/// What the image and its bitmaps were.
+#[derive(Default)]
+struct Past {
+    moments: Vec<Moment>,
+    bitmaps: Vec<Now>,
+}
+
+impl Past {
+    fn note(&mut self, moment: Moment, bitmaps: &Now) {
+        self.moments.push(moment);
+        self.bitmaps.push(bitmaps.clone());
+    }
+}
+
+/// The directory is that of one moment. So are the bits of bitmaps that are not in use, and those
+/// that follow the disk have one for everything that differs since they began to. Returns how many
+/// are not in use.
+fn assert_bitmaps(crashed: &Crashed<'_>, moments: &[Now]) -> usize {
+    let image = crashed.image;
+    let list = image.bitmaps().unwrap().list().expect(&crashed.what);
+    let trusted = list.iter().filter(|info| !info.in_use);
+    let bits: BTreeMap<&str, _> =
+        trusted.map(|info| (info.name.as_str(), runs(image, &info.name))).collect();
+    let disk = crashed.read();
+    let is_of = |now: &Now| {
+        now.len() == list.len()
+            && now.iter().all(|(name, truth)| {
+                let name = name_of(*name);
+                let Some(info) = list.iter().find(|info| info.name == name) else { return false };
+                let is_same =
+                    info.granularity_bytes == truth.granularity && info.enabled == truth.enabled;
+                let Some(runs) = bits.get(name.as_str()) else { return is_same };
+                let follows = || {
+                    let sectors = disk.chunks(512).zip(truth.start.chunks(512));
+                    let mut changed = (0..).step_by(512).zip(sectors).filter(|(_, (a, b))| a != b);
+                    changed.all(|(at, _)| runs.iter().any(|run| run.contains(&at)))
+                };
+                is_same
+                    && truth.start.len() == disk.len()
+                    && *runs == truth.runs(image.size_bytes())
+                    && (!info.enabled || follows())
+            })
+    };
+    assert!(moments.iter().any(is_of), "{list:?} {bits:?} {}", crashed.what);
+    bits.len()
 }
 
 /// The extension comes and goes between the header and the backing file's name, in other sectors.

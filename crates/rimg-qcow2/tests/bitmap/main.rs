@@ -3,6 +3,7 @@
 #![expect(clippy::single_range_in_vec_init, reason = "a list of runs may hold one")]
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod changes;
 #[path = "../common/mod.rs"]
 mod common;
 mod crash;
