@@ -52,9 +52,9 @@ proptest! {
         image.close().unwrap();
         then.note(recorded.moment(true, &model), &now);
         let mut trusted = 0;
-        recorded.after_each_crash(|crashed| {
+        recorded.after_each_crash(true, |crashed| {
             let possible = crashed.possible(&then.moments);
-            crashed.assert_harmless(true);
+            crashed.assert_harmless();
             crashed.assert_between(&then.moments[possible.clone()]);
             crashed.assert_snapshots(&then.moments[possible.clone()]);
             trusted += assert_bitmaps(crashed, &then.bitmaps[possible]);
@@ -84,7 +84,7 @@ impl Past {
 /// that follow the disk have one for everything that differs since they began to. Returns how many
 /// are not in use.
 fn assert_bitmaps(crashed: &Crashed<'_>, moments: &[Now]) -> usize {
-    let image = crashed.image;
+    let image = crashed.image.as_ref();
     let list = image.bitmaps().unwrap().list().expect(&crashed.what);
     let trusted = list.iter().filter(|info| !info.in_use);
     let bits: BTreeMap<&str, _> =

@@ -1,8 +1,10 @@
 //! What a crash may leave of an image: of one file, or of two that go down together.
 
-use super::{DRIVERS, Kind, Op, create};
-use rimg_core::{BlockImage, Finding, Repair, SnapshotInfo, SnapshotSelector, Storage};
-use rimg_testkit::{CrashState, MemoryDir, MemoryStorage, ModelDisk, RecordingStorage};
+use super::{DRIVERS, Kind, Op, apply, create};
+use rimg_core::{
+    BlockImage, Finding, Preallocation, Repair, SnapshotInfo, SnapshotSelector, Storage, num,
+};
+use rimg_testkit::{CrashState, MemoryDir, MemoryStorage, ModelDisk, RecordingStorage, Rng};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,6 +12,9 @@ use std::sync::Arc;
 /// With every so many records more, one state of a crash more is passed over: a workload in tiny
 /// clusters would take as much time as all others.
 const MANY_RECORDS: usize = 50;
+
+/// One in so many states is changed further.
+const GOING_ON: u64 = 6;
 
 /// An image whose files remember what is done to them.
 pub(crate) struct Recorded {
@@ -67,22 +72,77 @@ impl Recorded {
     }
 
     /// Calls `look` with what a crash could have left, opened for writing: some of it where there
-    /// are many records.
-    pub(crate) fn after_each_crash(&self, mut look: impl FnMut(&Crashed<'_>)) {
+    /// are many records. Then somebody goes on with it, now and then.
+    pub(crate) fn after_each_crash(
+        &self,
+        snapshots_change: bool,
+        mut look: impl FnMut(&Crashed<'_>),
+    ) {
         let records = self.recording.position() - self.start;
         let step = 1 + records / MANY_RECORDS;
-        for state in self.recording.crash_states(3, 1).step_by(step) {
-            if state.prefix < self.start {
-                continue;
-            }
+        let states = self.recording.crash_states(3, 1).step_by(step);
+        for (number, state) in (0_u64..).zip(states.skip_while(|s| s.prefix < self.start)) {
             let what = format!("after {} records, {:?}", state.prefix, state.fates);
             self.dir.put("disk", state.storage.clone());
             if self.kind.data_file {
                 self.dir.put("data", state.beside[0].clone());
             }
             let image = self.dir.open("disk", "qcow2", true).expect(&what);
-            look(&Crashed { image: image.as_ref(), state: &state, kind: &self.kind, what });
+            let crashed =
+                Crashed { image, state: &state, kind: &self.kind, snapshots_change, what };
+            look(&crashed);
+            if number % GOING_ON == 0 {
+                self.go_on(crashed, &mut Rng::new(number));
+            }
         }
+    }
+
+    /// What is written to what a crash left stays, and what the disk gains is zeroes.
+    fn go_on(&self, crashed: Crashed<'_>, rng: &mut Rng) {
+        let seen = crashed.read();
+        let end = num::to_u64(seen.len());
+        let mut model = ModelDisk::new(end);
+        model.write(&seen, 0);
+        let size = end + (1 + rng.below(300)) * 512;
+        let mut changed = Vec::new();
+        match crashed.image.resizer().unwrap().resize(size, Preallocation::Off) {
+            Ok(()) => {
+                model.resize(size);
+                changed.push(end..size);
+            }
+            Err(error) => {
+                let message = error.to_string();
+                let known = message == "Can't resize a v2 image which has snapshots"
+                    || message.contains("is inconsistent and cannot be used");
+                assert!(known, "{message}: {}", crashed.what);
+            }
+        }
+        for _ in 0..4 {
+            let at = rng.below(model.size_bytes());
+            let len = 1 + rng.below(100_000);
+            let stop = model.size_bytes().min(at + len);
+            let op = match rng.below(3) {
+                0 => Op::Zero { at, len },
+                1 => Op::Discard { at, len },
+                _ => Op::Write { at, len, seed: rng.next_u64() },
+            };
+            apply(&op, crashed.image.as_ref(), &mut model);
+            if !matches!(op, Op::Discard { .. }) {
+                changed.push(at..stop);
+            }
+        }
+        crashed.image.close().expect(&crashed.what);
+        let what = format!("{}, then {changed:?}", crashed.what);
+        let image = self.dir.open("disk", "qcow2", true).expect(&what);
+        model.assert_same(image.as_ref(), &what);
+        if self.kind.data_file_raw {
+            for range in changed {
+                let mut raw = vec![0; num::to_usize(range.end - range.start).unwrap()];
+                self.dir.file("data").read_exact_at(&mut raw, range.start).expect(&what);
+                assert!(raw == model.read(range), "the data file {what}");
+            }
+        }
+        Crashed { image, what, ..crashed }.assert_harmless();
     }
 }
 
@@ -98,9 +158,10 @@ pub(crate) struct Moment {
 
 /// What a crash left.
 pub(crate) struct Crashed<'a> {
-    pub(crate) image: &'a dyn BlockImage,
+    pub(crate) image: Box<dyn BlockImage>,
     state: &'a CrashState,
     kind: &'a Kind,
+    snapshots_change: bool,
     /// Which crash, for messages.
     pub(crate) what: String,
 }
@@ -119,7 +180,7 @@ impl Crashed<'_> {
 
     /// Leaks; and where snapshots come and go, COPIED flags that keep somebody from writing in
     /// place, or that are on a cluster of which only leaked references say that others use it.
-    pub(crate) fn assert_harmless(&self, snapshots_change: bool) {
+    pub(crate) fn assert_harmless(&self) {
         let what = &self.what;
         let mut leaked = BTreeSet::new();
         let mut flags = Vec::new();
@@ -127,7 +188,7 @@ impl Crashed<'_> {
             let message = finding.message.clone();
             if let Some(rest) = message.strip_prefix("Leaked cluster ") {
                 leaked.insert(rest.split(' ').next().unwrap().parse::<u64>().unwrap());
-            } else if snapshots_change && message.starts_with("ERROR OFLAG_COPIED") {
+            } else if self.snapshots_change && message.starts_with("ERROR OFLAG_COPIED") {
                 flags.push(message);
             } else {
                 panic!("{message}: {what}");
