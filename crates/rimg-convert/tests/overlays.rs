@@ -114,7 +114,8 @@ impl Chain {
         assert_eq!(image.size_bytes(), to_u64(view.len()), "{what}: size of {name}");
         let mut seen = vec![0; view.len()];
         image.read_at(&mut seen, 0).unwrap();
-        if let Some(at) = seen.iter().zip(view).position(|(seen, wanted)| seen != wanted) {
+        if seen != view {
+            let at = seen.iter().zip(view).position(|(seen, wanted)| seen != wanted).unwrap();
             panic!("{what}: {name} differs at {at}: {} for {}", seen[at], view[at]);
         }
         assert_sound(&image, leaks, &format!("{what}: {name}"));
@@ -131,8 +132,10 @@ impl Chain {
         let is_raw_and_grows = image.checker().is_none() && (old..new).contains(&seen.len());
         let has_size = seen.len() == old || seen.len() == new || is_raw_and_grows;
         assert!(has_size, "{what}: size {} of {name}", seen.len());
+        let is_one = views.contains(&&*seen);
         for (at, bytes) in (0..).step_by(512).zip(seen.chunks(512)) {
-            let known = views.iter().any(|view| view.get(at..at + bytes.len()) == Some(bytes));
+            let known =
+                is_one || views.iter().any(|view| view.get(at..at + bytes.len()) == Some(bytes));
             assert!(known, "{what}: {name} is what it never was at {at}");
         }
         assert_sound(&image, true, &format!("{what}: {name}"));
@@ -370,8 +373,13 @@ fn a_commit_that_fails_loses_nothing() {
     });
 }
 
-/// So many of the states that a crash could have left are read in full, about.
-const STATES: usize = 80;
+/// So many of the states that a crash could have left are read in full, about, beside those with
+/// few losses.
+const STATES: usize = 40;
+
+/// With so few records that are not durable, every state is read: there each step waits for the
+/// one before.
+const FEW: usize = 3;
 
 /// Calls `look` with some of what a crash could have left of a chain while `change` was at work.
 fn after_crashes(
@@ -385,7 +393,10 @@ fn after_crashes(
     let all = || recording.crash_states(2, seed);
     let step = 1 + all().count() / STATES;
     let mut states = 0;
-    for state in all().step_by(step) {
+    for (number, state) in all().enumerate() {
+        if state.fates.len() > FEW && number % step > 0 {
+            continue;
+        }
         chain.put(&state);
         look(&format!("seed {seed}, after {} records, {:?}", state.prefix, state.fates));
         states += 1;
