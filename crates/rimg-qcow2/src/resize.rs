@@ -3,8 +3,9 @@
 //! ```text
 //! grow:    larger L1 table ── header ── zeroes where something would come up ── sync ── size
 //!          (and if space for it cannot be had after all, it is shrunk again)
-//! shrink:  L2, L1 tables without what is behind the end ── sync ── size ── sync ── its clusters
-//!          are free ── refcount table without blocks that count nothing ── sync ── shorter file
+//! shrink:  L2, L1 tables without what is behind the end, zeroes there in an external data file
+//!          ── sync ── size ── sync ── its clusters are free ── refcount table without blocks
+//!          that count nothing ── sync ── shorter files
 //! ```
 
 mod shrink;

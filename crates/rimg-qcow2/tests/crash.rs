@@ -8,6 +8,7 @@ mod common;
 use common::crash::{Recorded, whole_sectors};
 use common::{Kind, Op, apply, kinds, kinds_with_data_file, open, ops};
 use proptest::prelude::*;
+use rimg_core::Preallocation;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(common::cases(32)))]
@@ -52,4 +53,38 @@ fn crash(kind: &Kind, ops: &[Op]) {
         crashed.assert_between(possible);
         crashed.assert_snapshots(possible);
     });
+}
+
+/// A crash may come before the data file is cut, or take that away again.
+#[test]
+fn what_a_shrunk_disk_lost_does_not_come_up_in_a_grown_one() {
+    let mut grown = 0;
+    for data_file_raw in [true, false] {
+        let kind = Kind {
+            cluster_bits: 12,
+            extended_l2: false,
+            version_2: false,
+            refcount_bits: 16,
+            zstd: false,
+            data_file: true,
+            data_file_raw,
+            lazy_refcounts: false,
+            backing_bytes: 0,
+            size_bytes: 100_352,
+        };
+        let (recorded, mut model) = Recorded::new(&kind);
+        let image = open(&recorded.dir);
+        apply(&Op::Write { at: 0, len: 100_352, seed: 1 }, image.as_ref(), &mut model);
+        apply(&Op::Shrink { to_sectors: 31 }, image.as_ref(), &mut model);
+        image.close().unwrap();
+        recorded.after_each_crash(false, |crashed| {
+            let end = usize::try_from(crashed.image.size_bytes()).unwrap();
+            let resizer = crashed.image.resizer().unwrap();
+            resizer.resize(200_704, Preallocation::Metadata).unwrap();
+            let gained = &crashed.read()[end..];
+            assert!(gained.iter().all(|byte| *byte == 0), "{}", crashed.what);
+            grown += usize::from(end < 100_352);
+        });
+    }
+    assert!(grown > 10, "{grown}");
 }

@@ -6,7 +6,7 @@ use crate::allocate::{Afterwards, Block};
 use crate::image::{Qcow2Image, State};
 use crate::snapshot::{Branch, SharedTables};
 use crate::table::L2Entry;
-use rimg_core::{Error, Result, num};
+use rimg_core::{Error, Result, Zeroing, num};
 
 impl Qcow2Image {
     /// The caller has claimed the disk.
@@ -16,6 +16,7 @@ impl Qcow2Image {
         let going = self.unlink_behind(state, size_bytes)?;
         self.catch_up(state)?;
         self.stop_postponing(state)?;
+        self.zero_data_file_behind(size_bytes)?;
         self.barrier(state)?;
         self.write_size(state, size_bytes)?;
         self.barrier(state)?;
@@ -63,6 +64,17 @@ impl Qcow2Image {
             }
         }
         Ok(going)
+    }
+
+    /// Makes zeroes of what an external data file holds behind `end`. It becomes shorter last of
+    /// all: where a crash comes before, who grows the disk again would find there what went.
+    fn zero_data_file_behind(&self, end: u64) -> Result<()> {
+        let Some(file) = self.data_file_writer() else { return Ok(()) };
+        let len = file.len_bytes().map_err(Error::io("read data file length", 0))?;
+        if len <= end {
+            return Ok(());
+        }
+        file.write_zeroes_at(end..len, Zeroing::MayPunch).map_err(Error::io("zero data file", end))
     }
 
     /// Stops counting everything below L2 tables that [`unlink_behind`](Self::unlink_behind) took
