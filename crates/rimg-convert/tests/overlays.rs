@@ -375,7 +375,7 @@ fn a_commit_that_fails_loses_nothing() {
 
 /// So many of the states that a crash could have left are read in full, about, beside those with
 /// few losses.
-const STATES: usize = 40;
+const STATES: usize = 24;
 
 /// With so few records that are not durable, every state is read: there each step waits for the
 /// one before.
