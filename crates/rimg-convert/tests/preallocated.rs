@@ -19,8 +19,11 @@ const WRITTEN: [(u64, usize); 3] = [(0, 4096), (1 << 30, 70_000), (SIZE - 512, 5
 /// Tables, what was written, and the clusters around it.
 const MOST_READ: u64 = 16 << 20;
 
-/// Formats, options, and the files that have the data.
-const PREALLOCATED: &[(&str, &[(&str, &str)], &[&str])] = &[
+/// A format, options, and the files of the image.
+type Preallocated =
+    (&'static str, &'static [(&'static str, &'static str)], &'static [&'static str]);
+
+const PREALLOCATED: &[Preallocated] = &[
     ("qcow2", &[("preallocation", "metadata")], &["disk"]),
     ("qcow2", &[("preallocation", "metadata"), ("data_file", "data")], &["disk", "data"]),
     ("vpc", &[("subformat", "fixed")], &["disk"]),
@@ -112,6 +115,6 @@ fn assert_shows_what_was_written(disk: &dyn BlockImage, what: &str) {
             disk.read_at(&mut byte, before).unwrap();
             assert_eq!(byte, [0], "{what}: before {at}");
         }
-        zeroes_from = at + len as u64;
+        zeroes_from = at + u64::try_from(len).unwrap();
     }
 }
