@@ -80,7 +80,8 @@ impl<M: BlockMap> ImageWrite for Blocks<M> {
         true
     }
 
-    /// A new image has nothing, or places that nobody wrote to: a device may hold anything there.
+    /// Where nothing has a place, or nobody wrote to the places: what a device holds there is not
+    /// known.
     fn is_zero_initialised(&self) -> bool {
         let in_file = self.storage_writer().is_ok_and(StorageWrite::is_zero_where_unwritten);
         let has_nothing = || {
@@ -88,7 +89,7 @@ impl<M: BlockMap> ImageWrite for Blocks<M> {
             let disk = 0..state.map.size_bytes();
             state.map.extent(disk.clone()).is_ok_and(|extent| {
                 let is_whole = extent.len_bytes >= disk.end;
-                is_whole && !matches!(extent.kind, ExtentKind::Data(_))
+                is_whole && matches!(extent.kind, ExtentKind::Zero { .. } | ExtentKind::Backing)
             })
         };
         matches!(self.below, Below::Nothing) && (in_file || has_nothing())

@@ -81,7 +81,7 @@ impl Stop {
     pub(crate) fn with_name(self) -> Self {
         match self {
             Self::Failed { message, exit, class, file: Some(name) }
-                if !message.lines().next().is_some_and(|first| first.contains(&name)) =>
+                if !message.lines().next().is_some_and(|first| mentions(first, &name)) =>
             {
                 let message = format!("{name}: {message}");
                 Self::Failed { message, exit, class, file: None }
@@ -156,6 +156,16 @@ pub(crate) fn describe_io(error: &io::Error) -> String {
     }
 }
 
+/// Whether `name` stands in a message, and not as a part of a word or of a longer path.
+fn mentions(message: &str, name: &str) -> bool {
+    let is_inner = |c: char| c.is_alphanumeric() || c == '/';
+    message.match_indices(name).any(|(at, name)| {
+        let before = message.get(..at).unwrap_or_default();
+        let behind = message.get(at.saturating_add(name.len())..).unwrap_or_default();
+        !before.ends_with(is_inner) && !behind.starts_with(is_inner)
+    })
+}
+
 /// An error and its causes, the outermost first. What a format was about to do when the system
 /// refused something is left out, as qemu-img leaves it out.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
@@ -186,6 +196,14 @@ fn capitalised(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_is_not_found_within_words() {
+        assert!(mentions("Could not open 'a': busy", "a"));
+        assert!(mentions("a: busy", "a"));
+        assert!(!mentions("error while writing at byte 0", "a"));
+        assert!(!mentions("Could not open 'b/a'", "a"));
+    }
 
     #[test]
     fn io_errors_read_as_the_system_words_them() {

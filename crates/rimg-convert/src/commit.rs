@@ -6,7 +6,7 @@ use crate::options::ConvertOptions;
 use crate::progress::Observer;
 use crate::source::Source;
 use core::num::{NonZeroU64, NonZeroUsize};
-use rimg_core::{BlockImage, Preallocation};
+use rimg_core::{BlockImage, Overlay, Preallocation};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -75,9 +75,21 @@ pub fn commit(
     };
     // What the base has gained reads as zeroes.
     let part = Part { shared_from: Some(options.depth), zero_from: old_size };
-    let summary =
-        convert_part(&Source::new(&[overlay]), &**base, part, &converting, observer, cancel)?;
-    writer.finish().map_err(|source| ConvertError::Target { doing: "flushing", source })?;
+    let copied =
+        convert_part(&Source::new(&[overlay]), &**base, part, &converting, observer, cancel);
+    let finished = copied.and_then(|summary| {
+        let target_error = |source| ConvertError::Target { doing: "flushing", source };
+        writer.finish().map(|()| summary).map_err(target_error)
+    });
+    let summary = match (finished, lies_on_base) {
+        (Ok(summary), _) => summary,
+        (Err(error), overlay) => {
+            // What went there is in the overlay as well. What went wrong first is what there is
+            // to say.
+            let _ = overlay.map(Overlay::accept_backing);
+            return Err(error);
+        }
+    };
     if let Some(overlay) = lies_on_base {
         let (doing, done) = match options.keep {
             true => ("noting the new contents of", overlay.accept_backing()),

@@ -12,6 +12,7 @@ use core::ops::Range;
 #[derive(Debug)]
 pub struct ChainWalk<'a> {
     layers: Vec<Layer<'a>>,
+    end: u64,
 }
 
 /// A run of guest bytes, and what the chain says of it.
@@ -23,9 +24,11 @@ pub struct ChainRun {
     pub depth: usize,
     /// What it is. [`ExtentKind::Backing`] where no image says anything.
     pub kind: ExtentKind,
-    /// The guest bytes of which that image said so at once; the run is in there.
+    /// The guest bytes of which that image said so at once; the run is in there. Where none says
+    /// anything, what was asked for.
     pub whole: Range<u64>,
-    /// The image below the one at `depth` ends before here, and hides what is further below.
+    /// The next image below, or the top if none was asked, ends before here, and hides what is
+    /// further below.
     pub is_behind_end: bool,
 }
 
@@ -36,7 +39,7 @@ impl<'a> ChainWalk<'a> {
     pub fn new(top: &'a dyn BlockImage, end: u64, depth: usize) -> Self {
         let below = std::iter::successors(top.backing(), |image| image.backing());
         let images = std::iter::once(top).chain(below.map(|image| image.as_ref()));
-        Self { layers: images.take(depth).map(|image| Layer::new(image, end)).collect() }
+        Self { layers: images.take(depth).map(|image| Layer::new(image, end)).collect(), end }
     }
 
     /// The images from the top down.
@@ -50,12 +53,16 @@ impl<'a> ChainWalk<'a> {
         self.layers.get(depth).map(|layer| layer.image)
     }
 
-    /// What lies at `at`, up to `end` at most: as short a run as the images have it, but never
-    /// empty where `at < end`.
+    /// What lies at `at`, up to `end` at most: as short a run as the images have it, never empty.
     ///
     /// # Errors
-    /// What an image says of its own tables.
+    /// What an image says of its own tables; [`Error::Misuse`] for an `at` that is not before
+    /// `end` and the end of the walk.
     pub fn run_at(&mut self, at: u64, end: u64) -> Result<ChainRun> {
+        let end = end.min(self.end);
+        if at >= end {
+            return Err(Error::Misuse("a run behind the end of a chain"));
+        }
         let mut run = ChainRun {
             end,
             depth: 0,

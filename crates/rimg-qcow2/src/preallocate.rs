@@ -28,22 +28,23 @@ impl Qcow2Image {
             let window_end = num::align_down(guest, window_bytes).saturating_add(window_bytes);
             let end = range.end.min(window_end);
             let mapped = self.map_unmapped(guest..end)?;
-            for host in mapped {
+            for (guest, host) in mapped {
                 file_end = file_end.max(host.end);
-                last = Some(host.end);
+                last = Some((guest, host.clone()));
                 self.reserve(host, how)?;
             }
             guest = g.cluster_start(end.saturating_add(g.cluster_bytes()).saturating_sub(1));
         }
         let within = range.end.saturating_sub(num::align_down(range.end, g.subcluster_bytes()));
         let beyond = if within == 0 { 0 } else { g.subcluster_bytes().saturating_sub(within) };
-        if let Some(end) = last.filter(|_| beyond > 0 && self.encryption.is_none()) {
-            // The rest of the (sub)cluster that the disk ends within is written, as by QEMU.
-            let zeroes = vec![0; num::to_usize(beyond)?];
-            let after = g.in_cluster(range.end);
-            let at = end.saturating_sub(g.cluster_bytes()).saturating_add(after);
-            let data = self.data_writer()?;
-            data.write_all_at(&zeroes, at).map_err(Error::io("write zeroes", at))?;
+        // The rest of the (sub)cluster that the disk ends within is written, as by QEMU.
+        if let Some((guest, host)) = last.filter(|_| beyond > 0 && self.encryption.is_none()) {
+            let at = host.start.saturating_add(range.end.saturating_sub(guest));
+            if host.end == at.saturating_add(beyond) {
+                let zeroes = vec![0; num::to_usize(beyond)?];
+                let data = self.data_writer()?;
+                data.write_all_at(&zeroes, at).map_err(Error::io("write zeroes", at))?;
+            }
         }
         let (data, _) = self.data();
         let len = data.len_bytes().map_err(Error::io("read file length", 0))?;
@@ -77,8 +78,9 @@ impl Qcow2Image {
         Ok(is_own.then(|| at(range.start)..at(end)))
     }
 
-    /// Maps the blank clusters of `range`, which one L2 table covers. Returns their places.
-    fn map_unmapped(&self, range: Range<u64>) -> Result<Vec<Range<u64>>> {
+    /// Maps the blank clusters of `range`, which one L2 table covers. Returns where runs of them
+    /// start on the disk, and their places.
+    fn map_unmapped(&self, range: Range<u64>) -> Result<Vec<(u64, Range<u64>)>> {
         let g = self.geometry;
         let mut state = self.lock()?;
         let state = &mut *state;
@@ -114,7 +116,7 @@ impl Qcow2Image {
             // Subclusters behind the end of the disk need no space.
             let disk_end = num::align_up(range.end, g.subcluster_bytes()).unwrap_or(u64::MAX);
             let len = g.cluster_offset(clusters).min(disk_end.saturating_sub(start));
-            places.push(host..host.saturating_add(len));
+            places.push((start, host..host.saturating_add(len)));
         }
         Ok(places)
     }

@@ -24,6 +24,11 @@ impl Resize for Qcow2Image {
             return refuse("The new size must be a multiple of 512");
         }
         let mut preallocation = preallocation;
+        // Somebody may have made the data file longer than the disk, and keeps what is there.
+        let data_file_end = match self.data_file_writer() {
+            Some(file) => file.len_bytes().map_err(Error::io("read data file length", 0))?,
+            None => 0,
+        };
         let old = {
             let _claim = self.claim_disk()?;
             let old = self.size_bytes();
@@ -44,7 +49,7 @@ impl Resize for Qcow2Image {
                 if preallocation != Preallocation::Off {
                     return refuse("Preallocation can't be used for shrinking an image");
                 }
-                return self.shrink(size_bytes);
+                return self.shrink(size_bytes, size_bytes);
             }
             let grown = self.grow(old, size_bytes);
             if grown.is_err() {
@@ -54,9 +59,10 @@ impl Resize for Qcow2Image {
             old
         };
         let Err(error) = self.preallocate(old..size_bytes, preallocation) else { return Ok(()) };
-        // Nobody was told of the new size yet. The first error is the one that tells what went
-        // wrong.
-        let _ = self.claim_disk().and_then(|_claim| self.shrink(old));
+        // The change of size has failed: what somebody wrote behind the old end meanwhile goes
+        // with it. The first error is the one that tells what went wrong.
+        let end = data_file_end.max(old);
+        let _ = self.claim_disk().and_then(|_claim| self.shrink(old, end));
         Err(error)
     }
 }

@@ -88,3 +88,32 @@ fn what_a_shrunk_disk_lost_does_not_come_up_in_a_grown_one() {
     }
     assert!(grown > 10, "{grown}");
 }
+
+/// The rest of the (sub)cluster that a disk ends within is zeroed, and nothing else is.
+#[test]
+fn a_preallocated_disk_keeps_what_it_had() {
+    for (extended_l2, data_file) in [(false, false), (true, false), (true, true), (false, true)] {
+        for size_bytes in [64 << 10, 68 << 10, 100 << 10] {
+            let kind = Kind {
+                cluster_bits: 16,
+                extended_l2,
+                version_2: false,
+                refcount_bits: 16,
+                zstd: false,
+                data_file,
+                data_file_raw: data_file,
+                lazy_refcounts: false,
+                backing_bytes: 0,
+                size_bytes,
+            };
+            let (recorded, mut model) = Recorded::new(&kind);
+            let image = open(&recorded.dir);
+            apply(&Op::Write { at: 0, len: size_bytes, seed: 1 }, image.as_ref(), &mut model);
+            for new in [size_bytes + 5 * 1024, (200 << 10) + 512] {
+                image.resizer().unwrap().resize(new, Preallocation::Metadata).unwrap();
+                model.resize(new);
+                model.assert_same(image.as_ref(), &format!("{kind:?}, {new}"));
+            }
+        }
+    }
+}

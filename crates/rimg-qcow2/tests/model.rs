@@ -44,7 +44,9 @@ proptest! {
 
     #[test]
     fn an_encrypted_image_is_the_disk_that_was_written(
-        kind in kinds(), ops in ops(40), format in prop_oneof![Just("aes"), Just("luks")],
+        // The zeroes of a raw data file are none when they are decrypted.
+        kind in kinds().prop_filter("no raw data file", |kind| !kind.data_file_raw),
+        ops in ops(40), format in prop_oneof![Just("aes"), Just("luks")],
     ) {
         let secret = || RawOptions::new().with_secret("s", "swordfish".into());
         let mut new = secret().with("encrypt.format", format).with("encrypt.key-secret", "s");

@@ -111,7 +111,6 @@ impl Overlay for VmdkImage {
     }
 
     fn accept_backing(&self) -> Result<()> {
-        self.note_change(0, &[])?;
         let parent = self.parent.image.as_ref();
         let parent_cid = parent.map(|image| image.info()).transpose()?;
         self.store_parent_cid(parent_cid.as_ref().and_then(content_id))

@@ -6,17 +6,18 @@ use crate::allocate::{Afterwards, Block};
 use crate::image::{Qcow2Image, State};
 use crate::snapshot::{Branch, SharedTables};
 use crate::table::L2Entry;
-use rimg_core::{Error, Result, Zeroing, num};
+use core::ops::Range;
+use rimg_core::{BlockImage as _, Error, Result, Zeroing, num};
 
 impl Qcow2Image {
-    /// The caller has claimed the disk.
-    pub(super) fn shrink(&self, size_bytes: u64) -> Result<()> {
+    /// Leaves so many bytes of an external data file. The caller has claimed the disk.
+    pub(super) fn shrink(&self, size_bytes: u64, data_file_end: u64) -> Result<()> {
         let mut state = self.lock()?;
         let state = &mut *state;
         let going = self.unlink_behind(state, size_bytes)?;
         self.catch_up(state)?;
         self.stop_postponing(state)?;
-        self.zero_data_file_behind(size_bytes)?;
+        self.zero_data_file(data_file_end..self.size_bytes())?;
         self.barrier(state)?;
         self.write_size(state, size_bytes)?;
         self.barrier(state)?;
@@ -32,7 +33,8 @@ impl Qcow2Image {
         }
         self.cut_tail(state)?;
         if let Some(file) = self.data_file_writer() {
-            file.set_len_bytes(size_bytes).map_err(Error::io("shorten data file", size_bytes))?;
+            file.set_len_bytes(data_file_end)
+                .map_err(Error::io("shorten data file", data_file_end))?;
         }
         Ok(())
     }
@@ -66,15 +68,18 @@ impl Qcow2Image {
         Ok(going)
     }
 
-    /// Makes zeroes of what an external data file holds behind `end`. It becomes shorter last of
-    /// all: where a crash comes before, who grows the disk again would find there what went.
-    fn zero_data_file_behind(&self, end: u64) -> Result<()> {
+    /// Makes zeroes of what an external data file holds of the disk in `range`. It becomes shorter
+    /// last of all: where a crash comes before, who grows the disk again would find there what
+    /// went. What a device has behind the disk is not the image's.
+    fn zero_data_file(&self, range: Range<u64>) -> Result<()> {
         let Some(file) = self.data_file_writer() else { return Ok(()) };
         let len = file.len_bytes().map_err(Error::io("read data file length", 0))?;
-        if len <= end {
+        let range = range.start..range.end.min(len);
+        if range.is_empty() {
             return Ok(());
         }
-        file.write_zeroes_at(end..len, Zeroing::MayPunch).map_err(Error::io("zero data file", end))
+        let at = range.start;
+        file.write_zeroes_at(range, Zeroing::MayPunch).map_err(Error::io("zero data file", at))
     }
 
     /// Stops counting everything below L2 tables that [`unlink_behind`](Self::unlink_behind) took

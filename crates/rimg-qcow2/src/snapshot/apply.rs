@@ -61,9 +61,13 @@ impl Qcow2Image {
         });
         self.or_give_back(state, new, written)?;
         let raised = self.raise(state, &coming).and_then(|()| {
-            self.write_table(&snapshot_l1, entry.l1_offset)?;
-            self.catch_up(state)?;
-            self.barrier(state)
+            let written = self.write_table(&snapshot_l1, entry.l1_offset);
+            let written = written.and_then(|()| self.catch_up(state));
+            let written = written.and_then(|()| self.barrier(state));
+            if written.is_err() {
+                self.take_back(state, &coming);
+            }
+            written
         });
         self.or_give_back(state, new, raised)?;
         let old_size = self.size_bytes();
