@@ -46,8 +46,9 @@ pub trait BlockMap: Send + Debug {
     /// What a table or its storage says.
     fn set_zero(&mut self, block: u64) -> Result<Zeroed>;
 
-    /// Whether [`set_zero`](Self::set_zero) is asked for blocks that have no place and nothing
-    /// below, and so are zeroes already: QEMU marks them in the formats that can.
+    /// Whether the format has a mark for zeroes that blocks are to get even where nothing lies
+    /// below and they are zeroes already, as with QEMU: they stay zeroes when something comes below
+    /// later.
     fn marks_zeroes(&self) -> bool {
         false
     }

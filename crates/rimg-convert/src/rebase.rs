@@ -246,9 +246,10 @@ impl<'a> Engine<'a> {
         self.meter.add(unit.range.end.saturating_sub(unit.range.start));
     }
 
-    /// Writes those of a unit's zeroes as data of which the overlay says nothing: nothing lay
-    /// below it there, so they were zeroes already, but what comes below would show.
+    /// Writes those of a unit's zeroes as data of which the overlay says nothing even now: what
+    /// lies below it now is zero there, or nothing, but what comes below would show.
     fn cover(&self, unit: &Unit<'a>) -> Result<(), ConvertError> {
+        let mut zeroes = Vec::new();
         for op in &unit.ops {
             let Op::Zeroes { range } = op else { continue };
             let mut at = range.start;
@@ -258,7 +259,7 @@ impl<'a> Engine<'a> {
                 let mut len = extent.len_bytes;
                 if matches!(extent.kind, ExtentKind::Backing) {
                     len = len.min(to_u64(UNIT_BYTES));
-                    let zeroes = vec![0; usize::try_from(len).unwrap_or(UNIT_BYTES)];
+                    zeroes.resize(usize::try_from(len).unwrap_or(UNIT_BYTES), 0);
                     let written = self.target.writer.write_at(&zeroes, at);
                     written.map_err(|source| ConvertError::Write { at, source })?;
                 }

@@ -5,6 +5,7 @@
 //! users. Where neither is so, that is reported as a test that was skipped; root in CI has no excuse.
 
 use crate::peer::{Peer, report_skip};
+use rimg_core::num;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -18,6 +19,7 @@ pub struct SmallDisk {
     holder: Child,
     way: &'static Way,
     folder: PathBuf,
+    bytes: u64,
     _image: tempfile::TempDir,
 }
 
@@ -73,7 +75,7 @@ impl SmallDisk {
             report_skip(why);
             return None;
         };
-        Some(Self { holder, way, folder: folder.to_owned(), _image: image })
+        Some(Self { holder, way, folder: folder.to_owned(), bytes, _image: image })
     }
 
     /// A command that runs `program` in the folder `dir`, and sees the file system.
@@ -99,12 +101,16 @@ impl SmallDisk {
     /// Takes all of the space that is left but `leave` bytes, with a file that is named `filler`.
     ///
     /// # Panics
-    /// When there is less.
+    /// When there is less, or more than a file system of this size can have.
     pub fn fill(&self, leave: u64) {
         let path = self.seen(&self.folder.join("filler"));
         let mut file = File::create(&path).unwrap();
         let block = [0xff; BLOCK_BYTES];
-        while file.write_all(&block).is_ok() {}
+        let mut written = 0;
+        while file.write_all(&block).is_ok() {
+            written += BLOCK_BYTES;
+            assert!(num::to_u64(written) <= self.bytes, "this is another file system");
+        }
         let len = fs::metadata(&path).unwrap().len();
         file.set_len(len.checked_sub(leave).expect("less space is left")).unwrap();
         file.sync_all().unwrap();
@@ -169,7 +175,8 @@ mod tests {
             };
             let image = tempfile::tempdir().unwrap();
             let folder = folder.path().to_owned();
-            let disk = SmallDisk { holder, way, folder: folder.clone(), _image: image };
+            let bytes = 1 << 20;
+            let disk = SmallDisk { holder, way, folder: folder.clone(), bytes, _image: image };
             disk.fill(4096);
             let output = disk.command("ls", &folder).output().unwrap();
             assert_eq!(String::from_utf8(output.stdout).unwrap(), "filler\n", "{way:?}");

@@ -187,7 +187,7 @@ const MEANT: &[Meant] = &[
     Meant {
         verb: "convert",
         words: " -c ",
-        theirs: "Input/output error",
+        theirs: "error while writing",
         ours: "exit 0",
         reason: "qemu-img cannot put compressed clusters over others",
     },

@@ -1,7 +1,7 @@
 //! `map`: which parts of the guest's disk are stored, and where.
 
+mod holes;
 mod picture;
-mod preallocated;
 mod unsaid;
 
 use crate::args::{CommandHelp, Example, Flag};
@@ -13,7 +13,7 @@ use crate::output::Form;
 use crate::output::map::{HEADING, human_row, json_row};
 use crate::program::Run;
 use crate::secrets::add_object;
-use preallocated::Holes;
+use holes::Holes;
 use rimg::{MapEntries, MapEntry};
 use std::ffi::OsString;
 use std::ops::Range;
