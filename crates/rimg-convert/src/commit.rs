@@ -39,6 +39,11 @@ impl Default for CommitOptions {
 /// since the last flush is lost: the base is durable before the first byte of the overlay goes.
 /// Until then, other images over the same base show a mixture.
 ///
+/// A base that is known by an identifier that changes with its contents, as those of VMDKs and VHDX
+/// images, has another one from the first write on: the overlay accepts it at the end, also after
+/// an error, but other images over the base, and the next one above it where the overlay is not,
+/// do not, and nor does the overlay when the machine stops in between.
+///
 /// # Errors
 /// [`ConvertError`]: [`NoBacking`](ConvertError::NoBacking) and
 /// [`ReadOnly`](ConvertError::ReadOnly) before anything is written.

@@ -65,7 +65,7 @@ impl Qcow2Image {
             let written = written.and_then(|()| self.catch_up(state));
             let written = written.and_then(|()| self.barrier(state));
             if written.is_err() {
-                self.take_back(state, &coming);
+                self.take_back(state, &coming, u64::MAX);
             }
             written
         });

@@ -84,7 +84,7 @@ impl Qcow2Image {
         }
         let written = self.write_l1(state);
         if written.is_err() {
-            self.take_back(state, branches);
+            self.take_back(state, branches, u64::MAX);
         }
         written
     }

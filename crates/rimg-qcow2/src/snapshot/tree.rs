@@ -34,6 +34,15 @@ pub(crate) enum SharedTables {
     Keep,
 }
 
+/// What becomes of the space of clusters that are free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Space {
+    /// The file need not keep it.
+    GoesBack,
+    /// It stays as it is.
+    Stays,
+}
+
 /// What is left of references that are gone.
 #[derive(Debug, Default)]
 pub(crate) struct Lowered {
@@ -96,9 +105,7 @@ impl Qcow2Image {
         let mut done = 0;
         let raised = self.raise_counting(state, branches, &mut done);
         if raised.is_err() {
-            // What went wrong first is what there is to say.
-            let _ = self.lower_some(state, branches, done, SharedTables::Keep);
-            let _ = self.restore_flags(state);
+            self.take_back(state, branches, done);
         }
         raised
     }
@@ -123,10 +130,12 @@ impl Qcow2Image {
         })
     }
 
-    /// Takes back what [`raise`](Self::raise) did, as far as that can be done after a failure: what
-    /// went wrong first is what there is to say.
-    pub(crate) fn take_back(&self, state: &mut State, branches: &[Branch]) {
-        let _ = self.lower_some(state, branches, u64::MAX, SharedTables::Keep);
+    /// Takes back the first `limit` references that [`raise`](Self::raise) counted, as far as that
+    /// can be done after a failure: what went wrong first is what there is to say. No space is given
+    /// back: who counted one reference to a cluster where there was none has damage that he does not
+    /// know of.
+    pub(crate) fn take_back(&self, state: &mut State, branches: &[Branch], limit: u64) {
+        let _ = self.lower_some(state, branches, limit, SharedTables::Keep, Space::Stays);
         let _ = self.restore_flags(state);
     }
 
@@ -138,7 +147,7 @@ impl Qcow2Image {
         branches: &[Branch],
         shared: SharedTables,
     ) -> Result<Lowered> {
-        self.lower_some(state, branches, u64::MAX, shared)
+        self.lower_some(state, branches, u64::MAX, shared, Space::GoesBack)
     }
 
     /// As [`lower`](Self::lower), for the first `limit` references in the order of
@@ -149,6 +158,7 @@ impl Qcow2Image {
         branches: &[Branch],
         limit: u64,
         shared: SharedTables,
+        space: Space,
     ) -> Result<Lowered> {
         let g = self.geometry;
         let file = self.file_writer()?;
@@ -162,7 +172,10 @@ impl Qcow2Image {
                 left = left.saturating_sub(clusters);
                 self.make_room(state)?;
                 let run = run.start..run.start.saturating_add(clusters);
-                has_single |= state.allocator_mut()?.lower(run, &mut |run| freed.add(run))?;
+                has_single |= state.allocator_mut()?.lower(run, &mut |run| match space {
+                    Space::GoesBack => freed.add(run),
+                    Space::Stays => Ok(()),
+                })?;
                 Ok(())
             };
             let cluster = g.cluster_index(at);
