@@ -173,6 +173,14 @@ impl VhdxMap {
         vec![Change::Write { at, bytes }]
     }
 
+    /// The header that counts, as whoever opens the file next finds it.
+    pub(crate) fn durable_header(&self) -> Result<Header> {
+        match self.headers_unknown {
+            true => Ok(read_headers(self.file.as_ref())?.current),
+            false => Ok(self.headers.current),
+        }
+    }
+
     /// Looks at the headers again after writing failed: the next one must not go over the only
     /// one that is good.
     fn know_headers(&mut self) -> Result<()> {

@@ -60,7 +60,7 @@ impl BlockImage for VhdxImage {
     }
 
     fn info(&self) -> Result<ImageInfo> {
-        Ok(self.describe())
+        self.describe()
     }
 
     fn file(&self, index: u16) -> Option<&Arc<dyn Storage>> {

@@ -3,17 +3,17 @@
 use crate::error::FORMAT;
 use crate::header::Guid;
 use crate::image::VhdxImage;
-use rimg_core::{ImageIdentity, ImageInfo, Uuid};
+use rimg_core::{ImageIdentity, ImageInfo, Result, Uuid};
 
 /// The format of parents.
 pub(crate) const PARENT_FORMAT: &str = FORMAT;
 
 impl VhdxImage {
     /// qemu-img has nothing to say that only this format has.
-    pub(crate) fn describe(&self) -> ImageInfo {
+    pub(crate) fn describe(&self) -> Result<ImageInfo> {
         let parent = self.parent.as_ref();
-        let written = self.blocks.look(|map| map.headers.current.data_write_guid);
-        ImageInfo {
+        let written = self.blocks.look(|map| map.durable_header())?.data_write_guid;
+        Ok(ImageInfo {
             format: FORMAT,
             virtual_size_bytes: self.blocks.size_bytes(),
             cluster_bytes: Some(self.blocks.block_bytes()),
@@ -24,7 +24,7 @@ impl VhdxImage {
             }),
             backing_format: parent.map(|_| PARENT_FORMAT.to_owned()),
             ..ImageInfo::default()
-        }
+        })
     }
 }
 
