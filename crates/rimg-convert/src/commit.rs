@@ -6,7 +6,7 @@ use crate::options::ConvertOptions;
 use crate::progress::Observer;
 use crate::source::Source;
 use core::num::{NonZeroU64, NonZeroUsize};
-use rimg_core::{BlockImage, Overlay, Preallocation};
+use rimg_core::{BlockImage, ImageWrite, Overlay, Preallocation};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -61,6 +61,35 @@ pub fn commit(
     if lies_on_base.is_none() && options.depth == 1 && !options.keep {
         return Err(ConvertError::ReadOnly);
     }
+    let written = write_into(&**base, writer, overlay, options, observer, cancel);
+    let summary = match (written, lies_on_base) {
+        (Ok(summary), _) => summary,
+        (Err(error), overlay) => {
+            // What went there is in the overlay as well. What went wrong first is what there is
+            // to say.
+            let _ = overlay.map(Overlay::accept_backing);
+            return Err(error);
+        }
+    };
+    if let Some(overlay) = lies_on_base {
+        let (doing, done) = match options.keep {
+            true => ("noting the new contents of", overlay.accept_backing()),
+            false => ("emptying the overlay of", overlay.make_empty()),
+        };
+        done.map_err(|source| ConvertError::Target { doing, source })?;
+    }
+    Ok(summary)
+}
+
+/// Writes all that lies above `base` into it, and makes that durable.
+fn write_into(
+    base: &dyn BlockImage,
+    writer: &dyn ImageWrite,
+    overlay: &dyn BlockImage,
+    options: &CommitOptions,
+    observer: &dyn Observer,
+    cancel: &AtomicBool,
+) -> Result<ConvertSummary, ConvertError> {
     let old_size = base.size_bytes();
     if old_size < overlay.size_bytes() {
         let grown = base.resizer().ok_or(ConvertError::ReadOnly)?;
@@ -80,27 +109,8 @@ pub fn commit(
     };
     // What the base has gained reads as zeroes.
     let part = Part { shared_from: Some(options.depth), zero_from: old_size };
-    let copied =
-        convert_part(&Source::new(&[overlay]), &**base, part, &converting, observer, cancel);
-    let finished = copied.and_then(|summary| {
-        let target_error = |source| ConvertError::Target { doing: "flushing", source };
-        writer.finish().map(|()| summary).map_err(target_error)
-    });
-    let summary = match (finished, lies_on_base) {
-        (Ok(summary), _) => summary,
-        (Err(error), overlay) => {
-            // What went there is in the overlay as well. What went wrong first is what there is
-            // to say.
-            let _ = overlay.map(Overlay::accept_backing);
-            return Err(error);
-        }
-    };
-    if let Some(overlay) = lies_on_base {
-        let (doing, done) = match options.keep {
-            true => ("noting the new contents of", overlay.accept_backing()),
-            false => ("emptying the overlay of", overlay.make_empty()),
-        };
-        done.map_err(|source| ConvertError::Target { doing, source })?;
-    }
-    Ok(summary)
+    let summary =
+        convert_part(&Source::new(&[overlay]), base, part, &converting, observer, cancel)?;
+    let target_error = |source| ConvertError::Target { doing: "flushing", source };
+    writer.finish().map(|()| summary).map_err(target_error)
 }

@@ -113,29 +113,7 @@ impl Overlay for VmdkImage {
     fn accept_backing(&self) -> Result<()> {
         let parent = self.parent.image.as_ref();
         let parent_cid = parent.map(|image| image.info()).transpose()?;
-        self.store_parent_cid(parent_cid.as_ref().and_then(content_id))
-    }
-
-    /// Notes the parent's content ID anew: what went into the parent has changed that.
-    fn make_empty(&self) -> Result<()> {
-        if self.parts.iter().any(|part| !part.writable || !matches!(part.body, Body::Grains(_))) {
-            return Err(unsupported("emptying images without plain grains"));
-        }
-        self.note_change(0, &[])?;
-        let parent = self.parent.image.as_ref();
-        let parent_cid = parent.map(|image| image.info()).transpose()?;
         let parent_cid = parent_cid.as_ref().and_then(content_id);
-        for part in &self.parts {
-            if let Body::Grains(blocks) = &part.body {
-                blocks.make_empty()?;
-            }
-        }
-        self.store_parent_cid(parent_cid)
-    }
-}
-
-impl VmdkImage {
-    fn store_parent_cid(&self, parent_cid: Option<u32>) -> Result<()> {
         let mut state = self.descriptor();
         if let (Some(old), Some(cid)) = (&state.descriptor, parent_cid) {
             let mut new = old.clone();
@@ -144,6 +122,20 @@ impl VmdkImage {
             state.descriptor = Some(new);
         }
         Ok(())
+    }
+
+    /// Notes the parent's content ID anew: what went into the parent has changed that.
+    fn make_empty(&self) -> Result<()> {
+        if self.parts.iter().any(|part| !part.writable || !matches!(part.body, Body::Grains(_))) {
+            return Err(unsupported("emptying images without plain grains"));
+        }
+        self.note_change(0, &[])?;
+        for part in &self.parts {
+            if let Body::Grains(blocks) = &part.body {
+                blocks.make_empty()?;
+            }
+        }
+        self.accept_backing()
     }
 }
 
