@@ -31,7 +31,7 @@ impl<'a> Chain<'a> {
     /// What lies at `at`, up to `end` at most.
     pub(crate) fn run_at(&mut self, at: u64, end: u64) -> Result<Run<'a>> {
         let mut run = self.walk.run_at(at, end)?;
-        let Some(layer) = self.layers.get(run.depth) else {
+        let Some(layer) = self.layers.get_mut(run.depth) else {
             return Ok(Run { end, kind: RunKind::Shared });
         };
         let depth = Some(run.depth);

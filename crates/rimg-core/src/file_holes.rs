@@ -6,6 +6,7 @@
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
 use crate::{BlockImage, Error, FileOffset, Result, Storage};
+use core::ops::Range;
 
 /// What a file has where an image keeps data in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,12 +23,21 @@ pub enum InFile {
 #[derive(Debug, Clone, Default)]
 pub struct FileHoles<'a> {
     /// As [`FileOffset::file`] counts them.
-    files: Vec<Option<&'a dyn Storage>>,
+    files: Vec<Option<LookedInto<'a>>>,
     has_all_places: bool,
 }
 
+#[derive(Debug, Clone)]
+struct LookedInto<'a> {
+    file: &'a dyn Storage,
+    /// What is known to be data. Finding the end of a run may take the file system as long as the
+    /// run is, and the image asks again for each of its clusters there.
+    data: Range<u64>,
+}
+
 impl<'a> FileHoles<'a> {
-    /// Looks at an image, once: what is written later is found, but not that holes became many.
+    /// Looks at an image, once: what is written later is found, but not that holes became many, nor a
+    /// hole where there was data.
     #[must_use]
     pub fn of(image: &'a dyn BlockImage) -> Self {
         let Some(info) = image.info().ok().filter(|info| info.preallocated != Some(false)) else {
@@ -41,8 +51,9 @@ impl<'a> FileHoles<'a> {
             _ => Some(file.allocated_bytes().ok()?? < file.len_bytes().ok()?),
         };
         let files = (0..=u16::MAX).map_while(|index| Some((index, &**image.file(index)?)));
-        let files =
-            files.map(|(index, file)| (has_holes(index, file) == Some(true)).then_some(file));
+        let files = files.map(|(index, file)| {
+            (has_holes(index, file) == Some(true)).then(|| LookedInto { file, data: 0..0 })
+        });
         Self { files: files.collect(), has_all_places }
     }
 
@@ -63,16 +74,24 @@ impl<'a> FileHoles<'a> {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn run_at(&self, place: FileOffset, max: u64) -> Result<(u64, InFile)> {
-        let file = self.files.get(usize::from(place.file)).copied().flatten();
-        let Some(file) = file.filter(|_| max > 0) else { return Ok((max, InFile::Data)) };
+    pub fn run_at(&mut self, place: FileOffset, max: u64) -> Result<(u64, InFile)> {
+        let file = self.files.get_mut(usize::from(place.file)).and_then(Option::as_mut);
+        let Some(LookedInto { file, data }) = file.filter(|_| max > 0) else {
+            return Ok((max, InFile::Data));
+        };
         let at = place.host.0;
+        if data.contains(&at) {
+            return Ok((data.end.saturating_sub(at).min(max), InFile::Data));
+        }
         let failed = |error| Error::Io { op: "look for holes", at, source: error };
         if at >= file.len_bytes().map_err(failed)? {
             return Ok((max, InFile::BehindEnd));
         }
         let run = file.run_at(at).map_err(failed)?;
         let what = if run.is_data { InFile::Data } else { InFile::Hole };
+        if run.is_data {
+            *data = at..at.saturating_add(run.len_bytes);
+        }
         Ok((run.len_bytes.clamp(1, max), what))
     }
 }

@@ -27,8 +27,9 @@ impl<'a> Holes<'a> {
 
     /// Takes an entry apart.
     pub(super) fn cut(&mut self, entry: MapEntry) -> Result<()> {
-        let layer = self.layers.get(entry.depth);
-        let has_place = entry.place.is_some() && layer.is_some_and(FileHoles::has_all_places);
+        let layer = self.layers.get_mut(entry.depth);
+        let has_place =
+            entry.place.is_some() && layer.as_ref().is_some_and(|layer| layer.has_all_places());
         let entry = MapEntry { data: entry.data || has_place, ..entry };
         let (layer, place) = match (layer, entry.place) {
             // What lies in another file is data to QEMU, whatever that file has there.
