@@ -4,6 +4,7 @@ use super::header::{Header, KeySlot, aligned};
 use super::slot::SlotArea;
 use super::{ALIGN_SECTORS, DIGEST_BYTES, LEAST_ITERATIONS, SALT_BYTES, SLOTS};
 use crate::{CipherSpec, Hash, RandomSource, SectorCipher, iterations_per_second, random};
+use rimg_core::num::to_u64;
 use rimg_core::{Error, Result, Secret};
 
 /// What a new volume is to be like.
@@ -37,7 +38,7 @@ impl Iterations {
 
     /// As many as take this machine `milliseconds` for each passphrase that is tried, and an
     /// eighth of it for the master key; never fewer than [`LEAST`](Self::LEAST).
-    /// Takes some tenths of a second to find out, but for 0.
+    /// Takes a moment to find out, but for 0.
     ///
     /// # Errors
     /// [`Error::InvalidOption`] when there is no number for so many.
@@ -45,9 +46,10 @@ impl Iterations {
         if milliseconds == 0 {
             return Ok(Self::LEAST);
         }
+        let rate = iterations_per_second(volume.hash);
         let scaled = |key_bytes: usize, divisor: u64| {
-            let rate = iterations_per_second(volume.hash, key_bytes);
-            scale(rate, milliseconds, divisor)
+            let digests = to_u64(key_bytes.div_ceil(volume.hash.digest_bytes()));
+            scale(rate / digests.max(1), milliseconds, divisor)
         };
         Ok(Self {
             master_key: scaled(DIGEST_BYTES, 8)?,
@@ -152,6 +154,14 @@ pub(super) mod tests {
         let (one, other) = (volume(), volume());
         assert_eq!(one.header, other.header);
         assert_eq!(one.area, other.area);
+    }
+
+    /// The key takes two digests of SHA-256, the digest of the master key one.
+    #[test]
+    fn a_longer_key_gets_fewer_iterations() {
+        let found = Iterations::measured(&NewVolume::default(), 1000).unwrap();
+        let of_key_slot = found.master_key.saturating_mul(8) / 2;
+        assert!(found.key_slot.abs_diff(of_key_slot) <= 8, "{found:?}");
     }
 
     #[test]
