@@ -2,7 +2,7 @@
 
 use crate::class::Class;
 use crate::damage;
-use rimg_core::Error;
+use rimg_core::{Error, op};
 use std::fmt::Write as _;
 use std::io;
 
@@ -118,19 +118,19 @@ pub(crate) fn describe(error: &Error) -> String {
         return words;
     }
     match error {
-        Error::Io { op: "read refcount table", source, .. } => {
+        Error::Io { op: op::READ_REFCOUNT_TABLE, source, .. } => {
             format!("Could not initialize refcount handling: {}", describe_io(source))
         }
-        Error::Io { op: "read qcow2 header", source, .. } => {
+        Error::Io { op: op::READ_QCOW2_HEADER, source, .. } => {
             format!("Could not read qcow2 header: {}", describe_io(source))
         }
-        Error::Io { op: "read LUKS header", source, .. } => {
+        Error::Io { op: op::READ_LUKS_HEADER, source, .. } => {
             format!("Could not read encryption header: {}", describe_io(source))
         }
-        Error::Io { op: "reserve space", source, .. } => {
+        Error::Io { op: op::RESERVE_SPACE, source, .. } => {
             format!("Could not preallocate new data: {}", describe_io(source))
         }
-        Error::Io { op: "write zeroes to reserve space", source, .. } => {
+        Error::Io { op: op::WRITE_RESERVED_ZEROES, source, .. } => {
             format!("Could not write zeros for preallocation: {}", describe_io(source))
         }
         Error::Io { source, .. } => describe_io(source),
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn io_errors_read_as_the_system_words_them() {
         let missing = io::Error::from_raw_os_error(2);
-        let error = Error::Io { op: "open", at: 0, source: missing };
+        let error = Error::Io { op: op::OPEN, at: 0, source: missing };
         assert_eq!(describe(&error), "No such file or directory");
     }
 

@@ -59,6 +59,7 @@ mod limits;
 mod measure;
 pub mod num;
 pub mod ondisk;
+pub mod op;
 mod options;
 mod overlay;
 mod secret;

@@ -4,7 +4,7 @@ use crate::header::AT;
 use crate::options::{CreateOptions, invalid};
 use crate::resize::MAX_BYTES;
 use rimg_core::{
-    Error, Preallocation, RawOptions, Result, StorageWrite, TargetFiles, Zeroing, num,
+    Error, Preallocation, RawOptions, Result, StorageWrite, TargetFiles, Zeroing, num, op,
 };
 use rimg_crypto::luks1::{Iterations, Volume};
 use rimg_crypto::{OsRandom, SectorCipher};
@@ -40,7 +40,7 @@ pub(crate) fn create(
         Preallocation::Off | Preallocation::Metadata => {}
         Preallocation::Falloc => file
             .write_zeroes_at(data_at..end, Zeroing::KeepAllocated)
-            .map_err(Error::io("reserve space", data_at))?,
+            .map_err(Error::io(op::RESERVE_SPACE, data_at))?,
         Preallocation::Full => {
             write_zeroes(file, &made.header.data_cipher(&made.master_key)?, data_at, end)?;
         }
@@ -58,8 +58,7 @@ fn write_zeroes(file: &dyn StorageWrite, cipher: &SectorCipher, at: u64, end: u6
         buffer.clear();
         buffer.resize(num::to_usize(num::align_up(len, sector).unwrap_or(len))?, 0);
         cipher.encrypt(&mut buffer, host.saturating_sub(at) / crate::SECTOR_BYTES)?;
-        file.write_all_at(&buffer, host)
-            .map_err(Error::io("write zeroes to reserve space", host))?;
+        file.write_all_at(&buffer, host).map_err(Error::io(op::WRITE_RESERVED_ZEROES, host))?;
         host = host.saturating_add(len);
     }
     Ok(())

@@ -3,7 +3,7 @@
 use crate::error::CorruptKind;
 use crate::options::invalid;
 use crate::{FORMAT, SECTOR_BYTES};
-use rimg_core::{Error, Limits, Result, Secret, Storage, num};
+use rimg_core::{Error, Limits, Result, Secret, Storage, num, op};
 use rimg_crypto::{SectorCipher, luks1, luks2};
 
 /// Where the header lies in its file.
@@ -44,7 +44,7 @@ impl Header {
         let mut bytes = [0; luks1::HEADER_BYTES];
         let there = num::to_usize(len.min(num::to_u64(bytes.len())))?;
         let start = bytes.get_mut(..there).unwrap_or_default();
-        file.read_exact_at(start, AT).map_err(Error::io("read LUKS header", AT))?;
+        file.read_exact_at(start, AT).map_err(Error::io(op::READ_LUKS_HEADER, AT))?;
         if !luks1::Header::is_magic(start) {
             return Err(Error::WrongFormat { format: FORMAT });
         }

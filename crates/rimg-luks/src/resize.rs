@@ -2,7 +2,7 @@
 
 use crate::image::LuksImage;
 use crate::options::invalid;
-use rimg_core::{BlockImage as _, Error, Preallocation, Resize, Result, Zeroing};
+use rimg_core::{BlockImage as _, Error, Preallocation, Resize, Result, Zeroing, op};
 use std::sync::PoisonError;
 
 impl Resize for LuksImage {
@@ -30,7 +30,7 @@ impl Resize for LuksImage {
             Preallocation::Off | Preallocation::Metadata => Ok(()),
             Preallocation::Falloc => file
                 .write_zeroes_at(old_end..end.max(old_end), Zeroing::KeepAllocated)
-                .map_err(Error::io("reserve space", old_end)),
+                .map_err(Error::io(op::RESERVE_SPACE, old_end)),
             Preallocation::Full => self.zero(old_size..self.size_bytes()),
         };
         if let Err(error) = filled {

@@ -23,7 +23,7 @@ use crate::options::OverlapCheck;
 use crate::refcount::{self, Place};
 use crate::{snapshot, spec};
 use core::ops::Range;
-use rimg_core::{Error, MetadataBudget, Result, Storage, num};
+use rimg_core::{Error, MetadataBudget, Result, Storage, num, op};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -99,7 +99,7 @@ impl Allocator {
         let mut raw = budget.buffer("refcount table", bytes)?;
         file.note("reftable_load");
         crate::cache::read_padded(file.as_ref(), &mut raw, at)
-            .map_err(Error::io("read refcount table", at))?;
+            .map_err(Error::io(op::READ_REFCOUNT_TABLE, at))?;
         let (words, _) = raw.as_chunks::<8>();
         let table: Vec<u64> = words.iter().map(|word| u64::from_be_bytes(*word)).collect();
         let len = file.len_bytes().map_err(Error::io("read file length", 0))?;

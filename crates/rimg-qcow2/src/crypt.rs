@@ -16,7 +16,7 @@ use crate::header::Header;
 use crate::image::Access;
 use crate::spec;
 use core::fmt;
-use rimg_core::{Error, InfoValue, OpenOptions, RawOptions, Result, Secret, Storage, num};
+use rimg_core::{Error, InfoValue, OpenOptions, RawOptions, Result, Secret, Storage, num, op};
 use rimg_crypto::luks1::{self, OptionNames};
 use rimg_crypto::{CipherAlgorithm, CipherMode, CipherSpec, IvGenerator, SectorCipher};
 use std::sync::RwLock;
@@ -190,7 +190,7 @@ fn read_luks(file: &dyn Storage, header: &Header) -> Result<(luks1::Header, u64)
         return Err(wrong(CorruptKind::OutOfRange(at, len), at));
     }
     let mut bytes = [0; luks1::HEADER_BYTES];
-    file.read_exact_at(&mut bytes, at).map_err(Error::io("read LUKS header", at))?;
+    file.read_exact_at(&mut bytes, at).map_err(Error::io(op::READ_LUKS_HEADER, at))?;
     let luks = luks1::Header::parse(&bytes, at)?;
     if luks.payload_offset() > len {
         return Err(wrong(CorruptKind::OutOfRange(at, luks.payload_offset()), at));

@@ -11,7 +11,7 @@ use crate::{amend, options, spec};
 use rimg_core::{
     BlockImage, Dependency, DependencyRole, Error, Finding, FormatDriver, FormatInfo, Limits,
     Match, Measure, MetadataBudget, OpenOptions, ProbeWindow, RawOptions, Result, Storage,
-    TargetFiles, num,
+    TargetFiles, num, op,
 };
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Condvar, Mutex};
@@ -165,10 +165,10 @@ pub(crate) fn assemble(
 fn read_start(file: &dyn Storage, budget: &mut MetadataBudget) -> Result<Vec<u8>> {
     let len = file.len_bytes().map_err(Error::io("read file length", 0))?;
     let mut start = vec![0; num::to_usize(len.min(num::to_u64(Header::MIN_BYTES)))?];
-    file.read_exact_at(&mut start, 0).map_err(Error::io("read qcow2 header", 0))?;
+    file.read_exact_at(&mut start, 0).map_err(Error::io(op::READ_QCOW2_HEADER, 0))?;
     let cluster = Header::cluster_bits(&start)?;
     let mut start = budget.buffer("header", len.min(cluster.bytes()))?;
-    file.read_exact_at(&mut start, 0).map_err(Error::io("read qcow2 header", 0))?;
+    file.read_exact_at(&mut start, 0).map_err(Error::io(op::READ_QCOW2_HEADER, 0))?;
     Ok(start)
 }
 

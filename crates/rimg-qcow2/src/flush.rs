@@ -16,12 +16,11 @@ use crate::header::{Header, offset, rewrite};
 use crate::image::{Qcow2Image, State};
 use crate::inflight::Generation;
 use crate::spec;
-use rimg_core::{Error, Result, StorageWrite, num};
+use rimg_core::{Error, Result, StorageWrite, num, op};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{MutexGuard, PoisonError};
 
 /// What is done with pieces of metadata, as errors have it.
-const WRITE_REFCOUNT_TABLE: &str = "write refcount table";
 const WRITE_L2: &str = "write L2 table";
 const WRITE_L1: &str = "write L1 table";
 
@@ -207,7 +206,7 @@ impl Qcow2Image {
         };
         Ok(Pass {
             number,
-            stages: [(WRITE_REFCOUNT_TABLE, table), (WRITE_L2, l2), (WRITE_L1, l1)],
+            stages: [(op::WRITE_REFCOUNT_TABLE, table), (WRITE_L2, l2), (WRITE_L1, l1)],
             l2_mark,
             l1_mark,
             table_mark,
@@ -232,7 +231,7 @@ impl Qcow2Image {
         let file = self.file_writer()?;
         pieces.iter().try_for_each(|piece| {
             file.note(match op {
-                WRITE_REFCOUNT_TABLE => "refblock_alloc_hookup",
+                op::WRITE_REFCOUNT_TABLE => "refblock_alloc_hookup",
                 WRITE_L2 => "l2_update",
                 _ => "l1_update",
             });
@@ -275,7 +274,7 @@ impl Qcow2Image {
         let Some(allocator) = &mut state.allocator else { return Ok(()) };
         allocator.blocks.write_dirty(|bytes, at| {
             file.note("refblock_update_part");
-            file.write_all_at(bytes, at).map_err(Error::io("write refcount block", at))
+            file.write_all_at(bytes, at).map_err(Error::io(op::WRITE_REFCOUNT_BLOCK, at))
         })
     }
 
@@ -283,7 +282,7 @@ impl Qcow2Image {
         let allocator = state.allocator_mut()?;
         let mark = allocator.dirty_entries.mark();
         let pieces = allocator.dirty_entries.pieces(&allocator.table, allocator.table_at);
-        self.write_pieces(WRITE_REFCOUNT_TABLE, &pieces)?;
+        self.write_pieces(op::WRITE_REFCOUNT_TABLE, &pieces)?;
         allocator.dirty_entries.clean_up_to(mark);
         Ok(())
     }

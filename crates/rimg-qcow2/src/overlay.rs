@@ -7,7 +7,7 @@ use crate::header::{Extension, Header};
 use crate::image::{L2_CACHE_BYTES, Qcow2Image, State};
 use crate::map::Place;
 use crate::{refcount, spec};
-use rimg_core::{BlockImage as _, Error, Overlay, Result, num};
+use rimg_core::{BlockImage as _, Error, Overlay, Result, num, op};
 
 impl Overlay for Qcow2Image {
     fn change_backing(&self, name: Option<&str>, format: Option<&str>) -> Result<()> {
@@ -161,7 +161,8 @@ impl Qcow2Image {
         let block_at = g.cluster_offset(BLOCK);
         let mut block = vec![0; num::to_usize(g.cluster_bytes())?];
         refcount::fill(&mut block, g.refcount, 0..num::to_usize(end)?, 1);
-        file.write_all_at(&block, block_at).map_err(Error::io("write refcount block", block_at))?;
+        file.write_all_at(&block, block_at)
+            .map_err(Error::io(op::WRITE_REFCOUNT_BLOCK, block_at))?;
         self.barrier(state)?;
         let len = g.cluster_offset(end);
         file.set_len_bytes(len).map_err(Error::io("shorten file", len))?;
@@ -186,7 +187,7 @@ impl Qcow2Image {
             *entry = g.cluster_offset(BLOCK).to_be_bytes();
         }
         let file = self.file_writer()?;
-        file.write_all_at(&table, at).map_err(Error::io("write refcount table", at))
+        file.write_all_at(&table, at).map_err(Error::io(op::WRITE_REFCOUNT_TABLE, at))
     }
 
     /// Counts the clusters before `end` on disk, so that tables can move there. The first refcount
@@ -203,7 +204,7 @@ impl Qcow2Image {
             }
         }
         let file = self.file_writer()?;
-        file.write_all_at(&block, at).map_err(Error::io("write refcount block", at))?;
+        file.write_all_at(&block, at).map_err(Error::io(op::WRITE_REFCOUNT_BLOCK, at))?;
         self.barrier(state)
     }
 

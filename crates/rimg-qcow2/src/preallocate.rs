@@ -4,7 +4,7 @@
 use crate::image::{Qcow2Image, State};
 use crate::table::{Cluster, L2Entry};
 use core::ops::Range;
-use rimg_core::{Error, ImageWrite as _, Preallocation, Result, Zeroing, num};
+use rimg_core::{Error, ImageWrite as _, Preallocation, Result, Zeroing, num, op};
 
 /// `full` writes zeroes in pieces of this size.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -154,7 +154,7 @@ impl Qcow2Image {
             Preallocation::Off | Preallocation::Metadata => Ok(()),
             Preallocation::Falloc => data
                 .write_zeroes_at(host, Zeroing::KeepAllocated)
-                .map_err(Error::io("reserve space", at)),
+                .map_err(Error::io(op::RESERVE_SPACE, at)),
             Preallocation::Full => {
                 let zeroes = vec![0; BUFFER_BYTES];
                 let mut at = host.start;
@@ -163,7 +163,7 @@ impl Qcow2Image {
                     let len = usize::try_from(left).unwrap_or(usize::MAX).min(BUFFER_BYTES);
                     let piece = zeroes.get(..len).unwrap_or_default();
                     data.write_all_at(piece, at)
-                        .map_err(Error::io("write zeroes to reserve space", at))?;
+                        .map_err(Error::io(op::WRITE_RESERVED_ZEROES, at))?;
                     at = at.saturating_add(num::to_u64(len));
                 }
                 Ok(())

@@ -15,7 +15,9 @@ use crate::header::offset;
 use crate::image::{Qcow2Image, State};
 use crate::spec;
 use core::ops::Range;
-use rimg_core::{BlockImage as _, Error, Preallocation, Resize, Result, StorageWrite, num, zeroes};
+use rimg_core::{
+    BlockImage as _, Error, Preallocation, Resize, Result, StorageWrite, num, op, zeroes,
+};
 use std::sync::atomic::Ordering;
 
 impl Resize for Qcow2Image {
@@ -70,7 +72,7 @@ impl Resize for Qcow2Image {
 /// What was being done as a whole.
 fn growing_l1(error: Error) -> Error {
     match error {
-        Error::Io { at, source, .. } => Error::Io { op: "grow L1 table", at, source },
+        Error::Io { at, source, .. } => Error::Io { op: op::GROW_L1_TABLE, at, source },
         other => other,
     }
 }

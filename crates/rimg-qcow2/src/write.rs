@@ -9,7 +9,7 @@ use crate::map::entry_at;
 use crate::spec;
 use crate::table::{Cluster, L1Entry, L2Entry, Sub};
 use core::ops::Range;
-use rimg_core::{BlockImage as _, Error, ImageWrite, Result, StorageWrite, num, zeroes};
+use rimg_core::{BlockImage as _, Error, ImageWrite, Result, StorageWrite, num, op, zeroes};
 
 /// So many bytes of an L2 table are looked at in one go, as QEMU does: a run of new clusters never
 /// reaches across, which shows in where they land.
@@ -383,7 +383,7 @@ impl Qcow2Image {
         }
         let zero = at.saturating_add(zero_from)..at.saturating_add(len);
         data.write_zeroes_at(zero, rimg_core::Zeroing::KeepAllocated)
-            .map_err(Error::io("zero cluster", at))
+            .map_err(Error::io(op::ZERO_CLUSTER, at))
     }
 
     /// Enters `entries` for the clusters from guest offset `at` on, and releases what the old

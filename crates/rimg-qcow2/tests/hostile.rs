@@ -4,7 +4,7 @@
 
 use rimg_core::{
     BlockImage, Dependency, DependencyGate, Error, FormatDriver, Limits, NewSnapshot, OpenOptions,
-    RawOptions, Result, Storage, StorageWrite as _,
+    RawOptions, Result, Storage, StorageWrite as _, op,
 };
 use rimg_qcow2::DRIVER;
 use rimg_storage::MemoryStorage;
@@ -455,7 +455,7 @@ fn wrong_luks_headers_are_survived() {
         corrupt(bytes, "full disk encryption header", "offset");
     }
     let beyond = patched(pointer + 8, &(1_u64 << 40).to_be_bytes());
-    assert!(matches!(open(beyond), Err(Error::Io { op: "read LUKS header", .. })));
+    assert!(matches!(open(beyond), Err(Error::Io { op: op::READ_LUKS_HEADER, .. })));
     let elsewhere = patched(pointer + 8, &0_u64.to_be_bytes());
     assert!(matches!(open(elsewhere), Err(Error::WrongFormat { format: "luks" })));
 

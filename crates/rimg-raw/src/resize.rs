@@ -3,7 +3,7 @@
 use crate::image::RawImage;
 use crate::options::{check_preallocation, invalid};
 use core::ops::Range;
-use rimg_core::{Error, Preallocation, Resize, Result, StorageWrite, Zeroing, num};
+use rimg_core::{Error, Preallocation, Resize, Result, StorageWrite, Zeroing, num, op};
 
 /// How many zeroes are written at a time, in bytes.
 const BUFFER_BYTES: u64 = 1 << 20;
@@ -54,10 +54,10 @@ pub(crate) fn grow(
         Preallocation::Off | Preallocation::Metadata => Ok(()),
         Preallocation::Falloc => {
             file.write_zeroes_at(old..new, Zeroing::KeepAllocated)
-                .map_err(Error::io("reserve space", old))?;
+                .map_err(Error::io(op::RESERVE_SPACE, old))?;
             if old == 0 { take_first_block(file, new) } else { Ok(()) }
         }
-        Preallocation::Full => write_zeroes(file, old..new, "write zeroes to reserve space"),
+        Preallocation::Full => write_zeroes(file, old..new, op::WRITE_RESERVED_ZEROES),
     }
 }
 

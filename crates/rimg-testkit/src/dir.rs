@@ -2,7 +2,7 @@
 
 use rimg_core::{
     BlockImage, Dependency, DependencyGate, Error, Extent, ExtentKind, FileOffset, FormatDriver,
-    HostOffset, ImageInfo, Limits, OpenOptions, RawOptions, Result, Storage, TargetFiles, num,
+    HostOffset, ImageInfo, Limits, OpenOptions, RawOptions, Result, Storage, TargetFiles, num, op,
 };
 use rimg_storage::MemoryStorage;
 use std::collections::BTreeMap;
@@ -107,7 +107,7 @@ impl MemoryDir {
 impl DependencyGate for MemoryDir {
     fn open_file(&self, wanted: &Dependency<'_>) -> Result<Arc<dyn Storage>> {
         self.find(wanted.name).ok_or_else(|| {
-            Error::io("open", 0)(io::Error::new(io::ErrorKind::NotFound, wanted.name.to_owned()))
+            Error::io(op::OPEN, 0)(io::Error::new(io::ErrorKind::NotFound, wanted.name.to_owned()))
         })
     }
 

@@ -3,7 +3,9 @@
 use crate::descriptor::Descriptor;
 use crate::image::{Body, Part, VmdkImage, unsupported};
 use crate::spec::{SECTOR_BYTES, descriptor};
-use rimg_core::{Error, ExtentKind, Preallocation, Resize, Result, Storage, StorageWrite, Zeroing};
+use rimg_core::{
+    Error, ExtentKind, Preallocation, Resize, Result, Storage, StorageWrite, Zeroing, op,
+};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -86,7 +88,7 @@ impl VmdkImage {
         file.set_len_bytes(end).map_err(Error::io("set file length", end))?;
         if matches!(preallocation, Preallocation::Falloc | Preallocation::Full) {
             file.write_zeroes_at(old..end, Zeroing::KeepAllocated)
-                .map_err(Error::io("reserve space", old))?;
+                .map_err(Error::io(op::RESERVE_SPACE, old))?;
         }
         file.sync().map_err(Error::io("make writes durable", 0))
     }

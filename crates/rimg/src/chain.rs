@@ -9,7 +9,7 @@ use crate::probe::{Probed, probe};
 use crate::registry::driver;
 use rimg_core::{
     BlockImage, Dependency, DependencyGate, DependencyRole, Error, Finding, Match, OpenOptions,
-    RawOptions, Result, Storage,
+    RawOptions, Result, Storage, op,
 };
 use rimg_storage::FileStorage;
 use std::fs;
@@ -73,7 +73,7 @@ fn identity(source: &Source) -> Result<Option<(u64, u64)>> {
     match source {
         Source::Storage(_) => Ok(None),
         Source::File(path) | Source::Wrapped(path, _) => {
-            let found = fs::metadata(path).map_err(Error::io("open", 0))?;
+            let found = fs::metadata(path).map_err(Error::io(op::OPEN, 0))?;
             Ok(Some((found.dev(), found.ino())))
         }
     }
@@ -141,7 +141,7 @@ fn known(opener: &Opener, name: &str) -> Result<&'static dyn rimg_core::FormatDr
 
 fn open_file(opener: &Opener, path: &Path, writable: bool) -> Result<Arc<dyn Storage>> {
     let file = FileStorage::open(path, opener.file_options(writable));
-    Ok(Arc::new(file.map_err(Error::io("open", 0))?))
+    Ok(Arc::new(file.map_err(Error::io(op::OPEN, 0))?))
 }
 
 /// Opens the files that one image names.
@@ -289,7 +289,7 @@ fn check_depth(opener: &Opener, depth: u32) -> Result<()> {
 
 /// Pipes and terminals can deliver without end; an image has no business naming them.
 fn check_kind(path: &Path) -> Result<()> {
-    let kind = fs::metadata(path).map_err(Error::io("open", 0))?.file_type();
+    let kind = fs::metadata(path).map_err(Error::io(op::OPEN, 0))?.file_type();
     if kind.is_file() || kind.is_block_device() || kind.is_dir() {
         // Opening a directory tells best that it is one.
         return Ok(());

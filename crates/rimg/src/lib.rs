@@ -36,7 +36,7 @@ pub use rimg_core::{
     GuestOffset, HostOffset, ImageIdentity, ImageInfo, ImageWrite, InFile, InfoValue, Limits,
     Location, Match, Measure, Measured, NewSnapshot, OptionKind, OptionSpec, Overlay,
     Preallocation, RawOptions, Repair, Resize, Result, Secret, SnapshotEdit, SnapshotInfo,
-    SnapshotSelector, Snapshots, Storage, StorageRun, StorageWrite, Uuid, Zeroing,
+    SnapshotSelector, Snapshots, Storage, StorageRun, StorageWrite, Uuid, Zeroing, op,
 };
 #[cfg(feature = "mmap")]
 pub use rimg_storage::MmapStorage;

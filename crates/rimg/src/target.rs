@@ -8,7 +8,7 @@
 use crate::policy::resolve_name;
 use core::ops::Range;
 use rimg_core::{
-    Error, ImageInfo, Result, Storage, StorageRun, StorageWrite, TargetFiles, Zeroing,
+    Error, ImageInfo, Result, Storage, StorageRun, StorageWrite, TargetFiles, Zeroing, op,
 };
 use rimg_storage::{Creation, FileOptions, FileStorage};
 use std::fs;
@@ -113,9 +113,9 @@ impl NewFile {
                 (file, is_file && len == 0)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                (open(Creation::CreateNew).map_err(Error::io("create", 0))?, true)
+                (open(Creation::CreateNew).map_err(Error::io(op::CREATE, 0))?, true)
             }
-            Err(error) => return Err(Error::io("open", 0)(error)),
+            Err(error) => return Err(Error::io(op::OPEN, 0)(error)),
         };
         // A device keeps its contents: what is written to it counts, nothing else.
         let begun = Mutex::new(is_new || file.is_device());

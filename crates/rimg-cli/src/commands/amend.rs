@@ -8,7 +8,7 @@ use crate::message::{Stop, describe};
 use crate::options::{self, OptionList};
 use crate::program::Run;
 use crate::secrets::add_object;
-use rimg_core::{Error, FormatInfo, OptionSpec};
+use rimg_core::{Error, FormatInfo, OptionSpec, op};
 use std::ffi::OsString;
 
 pub(super) const COMMAND: Command = Command {
@@ -138,10 +138,10 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
 fn reason(error: &Error) -> String {
     let reason = describe(error);
     match error {
-        Error::Io { op: "write refcount block", .. } => {
+        Error::Io { op: op::WRITE_REFCOUNT_BLOCK, .. } => {
             format!("Failed to write refblock: {reason}")
         }
-        Error::Io { op: "zero cluster", .. } => {
+        Error::Io { op: op::ZERO_CLUSTER, .. } => {
             format!("Failed to turn zero into data clusters: {reason}")
         }
         _ => reason,

@@ -9,7 +9,7 @@ use crate::options::size_error;
 use crate::program::Run;
 use crate::secrets::add_object;
 use crate::size::{SizeError, parse_size};
-use rimg_core::{Error, Preallocation};
+use rimg_core::{Error, Preallocation, op};
 use std::ffi::OsString;
 
 pub(super) const COMMAND: Command = Command {
@@ -154,12 +154,12 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
 fn reason(error: &Error, format: &str) -> String {
     let reason = describe(error);
     match error {
-        Error::Io { op: "reserve space" | "write zeroes to reserve space", .. }
+        Error::Io { op: op::RESERVE_SPACE | op::WRITE_RESERVED_ZEROES, .. }
             if format == "qcow2" =>
         {
             format!("Failed to resize underlying file: {reason}")
         }
-        Error::Io { op: "grow L1 table", .. } => format!("Failed to grow the L1 table: {reason}"),
+        Error::Io { op: op::GROW_L1_TABLE, .. } => format!("Failed to grow the L1 table: {reason}"),
         _ => reason,
     }
 }

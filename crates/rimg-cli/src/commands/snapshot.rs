@@ -9,7 +9,7 @@ use crate::message::{Stop, describe};
 use crate::output::snapshots as output;
 use crate::program::Run;
 use crate::secrets::add_object;
-use rimg_core::{Error, NewSnapshot, SnapshotEdit, SnapshotSelector};
+use rimg_core::{Error, NewSnapshot, SnapshotEdit, SnapshotSelector, op};
 use std::ffi::OsString;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -190,13 +190,13 @@ fn delete(opened: &Opened, name: &str) -> Result<(), Stop> {
         Ok(false) => Err(failed(NOT_FOUND).of(Class::NotFound)),
         Err(error) => {
             let step = match &error {
-                Error::Io { op: "remove snapshot from table", .. } => {
+                Error::Io { op: op::REMOVE_SNAPSHOT, .. } => {
                     "Failed to remove snapshot from snapshot list: "
                 }
-                Error::Io { op: "free clusters of snapshot", .. } => {
+                Error::Io { op: op::FREE_SNAPSHOT, .. } => {
                     "Failed to free the cluster and L1 table: "
                 }
-                Error::Io { op: "update COPIED flags", .. } => {
+                Error::Io { op: op::UPDATE_COPIED_FLAGS, .. } => {
                     "Failed to update snapshot status in disk: "
                 }
                 _ => "",

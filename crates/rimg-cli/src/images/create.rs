@@ -12,7 +12,7 @@ use crate::message::{describe, describe_io};
 use crate::options::{self, Chosen, OptionList};
 use rimg::{
     CacheMode, Creator, DependencyRole, Error, FileError, FormatInfo, ImageInfo, LocalFiles,
-    LockConflict, OptionSpec, Plan, RawOptions,
+    LockConflict, OptionSpec, Plan, RawOptions, op,
 };
 use rimg_convert::TargetGuard;
 use std::ffi::{OsStr, OsString};
@@ -299,7 +299,7 @@ impl PlannedImage {
         let path = self.path();
         let filename = path.display();
         match error {
-            Error::Io { op: "create" | "open", source, .. } => {
+            Error::Io { op: op::CREATE | op::OPEN, source, .. } => {
                 if LockConflict::of(source).is_some() {
                     format!("{source}\nIs another process using the image [{filename}]?")
                 } else {
@@ -314,7 +314,7 @@ impl PlannedImage {
                 let format = self.format.name;
                 format!("The image size is too large for file format '{format}'")
             }
-            Error::Io { op: "reserve space" | "write zeroes to reserve space", .. }
+            Error::Io { op: op::RESERVE_SPACE | op::WRITE_RESERVED_ZEROES, .. }
                 if self.format.name == "qcow2" =>
             {
                 let reason = describe(error);

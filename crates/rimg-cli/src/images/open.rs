@@ -10,7 +10,7 @@ use crate::message::{Stop, describe, describe_io};
 use crate::output::info::{ImageReport, NodeReport};
 use rimg::{
     BlockImage, CacheMode, Dependency, DependencyRole, Error, FileError, Grant, ImageInfo, Layer,
-    LocalFiles, LockConflict, MemoryStorage, OpenedImage, Opener, Policy as _, RawOptions,
+    LocalFiles, LockConflict, MemoryStorage, OpenedImage, Opener, Policy as _, RawOptions, op,
 };
 use std::fs;
 use std::io::{self, Write as _};
@@ -256,7 +256,7 @@ pub(crate) fn reason(error: &Error, filename: &str) -> String {
 /// As [`reason`], where options may name the files that the image consists of.
 fn reason_with(error: &Error, filename: &str, options: &RawOptions) -> String {
     match error {
-        Error::Io { op: "open", source, .. } => open_words(source, filename),
+        Error::Io { op: op::OPEN, source, .. } => open_words(source, filename),
         Error::Dependency { role: DependencyRole::Backing, name, source } => {
             let (options, _) = options.split_prefix(BACKING);
             let below = reason_with(source, &given_or(&options, filename, name), &options);

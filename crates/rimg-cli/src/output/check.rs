@@ -3,7 +3,7 @@
 use crate::damage;
 use crate::json;
 use crate::message::describe;
-use rimg_core::{CheckSummary, Error, InfoValue};
+use rimg_core::{CheckSummary, Error, InfoValue, op};
 use std::fmt::Write as _;
 
 /// What was repaired, for people.
@@ -47,7 +47,7 @@ pub(crate) fn failure(error: &Error) -> (Option<String>, String) {
             (Some(format!("ERROR failed to read the snapshot table: {why}")), too_large)
         }
         Error::Corrupt { .. } => (None, "Input/output error".to_owned()),
-        Error::Io { op: "write refcount table", .. } => {
+        Error::Io { op: op::WRITE_REFCOUNT_TABLE, .. } => {
             let reason = describe(error);
             (Some(format!("ERROR writing reftable: {reason}")), reason)
         }

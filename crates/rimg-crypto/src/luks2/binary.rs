@@ -3,7 +3,7 @@
 
 use crate::Hash;
 use crate::error::{CorruptKind, FORMAT};
-use rimg_core::{Error, MetadataBudget, Result, Storage, num};
+use rimg_core::{Error, MetadataBudget, Result, Storage, num, op};
 
 const BINARY_BYTES: usize = 4096;
 const MAGIC_FIRST: &[u8] = b"LUKS\xba\xbe";
@@ -53,7 +53,7 @@ impl Copy {
         budget: &mut MetadataBudget,
     ) -> Result<Self> {
         let mut bytes = [0; BINARY_BYTES];
-        file.read_exact_at(&mut bytes, at).map_err(Error::io("read LUKS header", at))?;
+        file.read_exact_at(&mut bytes, at).map_err(Error::io(op::READ_LUKS_HEADER, at))?;
         let is_first = volume_at == at;
         if !bytes.starts_with(if is_first { MAGIC_FIRST } else { MAGIC_SECOND }) {
             return Err(Error::WrongFormat { format: FORMAT });
@@ -75,7 +75,7 @@ impl Copy {
             return Err(wrong(kind, "hdr_offset", "hdr_offset"));
         }
         let mut all = budget.buffer("LUKS header", size)?;
-        file.read_exact_at(&mut all, at).map_err(Error::io("read LUKS header", at))?;
+        file.read_exact_at(&mut all, at).map_err(Error::io(op::READ_LUKS_HEADER, at))?;
         check(&mut all, at)?;
         let text = |name, place: (usize, usize)| {
             let place_at = at.saturating_add(num::to_u64(place.0));

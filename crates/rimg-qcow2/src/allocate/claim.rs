@@ -6,7 +6,7 @@ use crate::error::CorruptKind;
 use crate::header::offset;
 use crate::image::{Qcow2Image, State};
 use crate::{refcount, spec};
-use rimg_core::{Error, Result, num};
+use rimg_core::{Error, Result, num, op};
 
 impl Qcow2Image {
     /// Takes `clusters` in a row, with refcounts of one. Returns them and whether they hold zeroes
@@ -111,10 +111,10 @@ impl Qcow2Image {
         }
         let at = g.cluster_offset(first);
         file.note("refblock_alloc_write_blocks");
-        file.write_all_at(&block_bytes, at).map_err(Error::io("write refcount block", at))?;
+        file.write_all_at(&block_bytes, at).map_err(Error::io(op::WRITE_REFCOUNT_BLOCK, at))?;
         let raw: Vec<u8> = table.iter().flat_map(|entry| entry.to_be_bytes()).collect();
         file.note("refblock_alloc_write_table");
-        file.write_all_at(&raw, table_at).map_err(Error::io("write refcount table", table_at))?;
+        file.write_all_at(&raw, table_at).map_err(Error::io(op::WRITE_REFCOUNT_TABLE, table_at))?;
         self.barrier(state)?;
         // Offset and length are next to each other in one sector: both change or none does.
         let clusters = u32::try_from(table_clusters).unwrap_or(u32::MAX);

@@ -11,7 +11,7 @@ use crate::error::CorruptKind;
 use crate::image::{Qcow2Image, State};
 use crate::snapshot::Branch;
 use crate::spec;
-use rimg_core::{AmendProgress, Error, Result, Zeroing, num};
+use rimg_core::{AmendProgress, Error, Result, Zeroing, num, op};
 use std::collections::BTreeSet;
 
 /// So many L2 tables wait in memory for a sync.
@@ -117,12 +117,12 @@ impl Qcow2Image {
         if self.encryption.is_some() {
             // QEMU writes zeroes as they are, which are none when they are decrypted.
             let zeroes = vec![0; num::to_usize(self.geometry.cluster_bytes())?];
-            return self.store_data("zero cluster", &zeroes, guest, host);
+            return self.store_data(op::ZERO_CLUSTER, &zeroes, guest, host);
         }
         let end = host.saturating_add(self.geometry.cluster_bytes());
         self.file_writer()?
             .write_zeroes_at(host..end, Zeroing::KeepAllocated)
-            .map_err(Error::io("zero cluster", host))
+            .map_err(Error::io(op::ZERO_CLUSTER, host))
     }
 
     fn write_batch(&self, state: &mut State, batch: &mut Batch) -> Result<()> {

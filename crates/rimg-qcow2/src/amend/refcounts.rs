@@ -11,7 +11,7 @@ use crate::error::CorruptKind;
 use crate::header::offset;
 use crate::image::{Qcow2Image, State};
 use crate::{refcount, spec};
-use rimg_core::{AmendProgress, Error, Result, num};
+use rimg_core::{AmendProgress, Error, Result, num, op};
 use std::collections::BTreeMap;
 
 /// New refcount blocks by their place in the new table, and that table's clusters.
@@ -130,12 +130,12 @@ impl Qcow2Image {
                     refcount::set(&mut bytes, new.refcount, place.unwrap_or(usize::MAX), count);
                 },
             )?;
-            file.write_all_at(&bytes, at).map_err(Error::io("write refcount block", at))?;
+            file.write_all_at(&bytes, at).map_err(Error::io(op::WRITE_REFCOUNT_BLOCK, at))?;
         }
         progress(total, total);
         let at = new.cluster_offset(room.table.first);
         let raw: Vec<u8> = table.iter().flat_map(|entry| entry.to_be_bytes()).collect();
-        file.write_all_at(&raw, at).map_err(Error::io("write refcount table", at))
+        file.write_all_at(&raw, at).map_err(Error::io(op::WRITE_REFCOUNT_TABLE, at))
     }
 
     /// The clusters of the refcount table and the blocks that are in force until now.
@@ -171,7 +171,7 @@ impl Qcow2Image {
                 let count = refcount::get(&bytes, new.refcount, place);
                 refcount::set(&mut bytes, new.refcount, place, count.saturating_sub(1));
             }
-            file.write_all_at(&bytes, at).map_err(Error::io("write refcount block", at))?;
+            file.write_all_at(&bytes, at).map_err(Error::io(op::WRITE_REFCOUNT_BLOCK, at))?;
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use super::tables::{sync, writer};
 use crate::address::Geometry;
 use crate::header::offset;
 use crate::{refcount, spec};
-use rimg_core::{Error, Result, num};
+use rimg_core::{Error, Result, num, op};
 use std::collections::BTreeMap;
 
 /// Builds refcount structures that say what was counted, and puts them into force. New clusters
@@ -24,7 +24,7 @@ pub(super) fn rebuild(subject: &mut Subject<'_>, counts: &mut Counts, from: u64)
     for (number, cluster) in &plan.blocks {
         fill_block(&mut bytes, g, *number, counts)?;
         let at = g.cluster_offset(*cluster);
-        file.write_all_at(&bytes, at).map_err(Error::io("write refcount block", at))?;
+        file.write_all_at(&bytes, at).map_err(Error::io(op::WRITE_REFCOUNT_BLOCK, at))?;
     }
     let table_at = g.cluster_offset(plan.table);
     let table_bytes = plan.table_clusters.saturating_mul(g.cluster_bytes());
@@ -35,7 +35,7 @@ pub(super) fn rebuild(subject: &mut Subject<'_>, counts: &mut Counts, from: u64)
             *entry = g.cluster_offset(*cluster).to_be_bytes();
         }
     }
-    file.write_all_at(&table, table_at).map_err(Error::io("write refcount table", table_at))?;
+    file.write_all_at(&table, table_at).map_err(Error::io(op::WRITE_REFCOUNT_TABLE, table_at))?;
     sync(subject.file)?;
     // Offset and length are next to each other in one sector: both change or none does.
     let clusters = u32::try_from(plan.table_clusters).unwrap_or(u32::MAX);

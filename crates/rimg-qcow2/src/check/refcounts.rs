@@ -11,7 +11,7 @@ use crate::cache::{READ_REFCOUNT_BLOCK, TableCache, read_padded};
 use crate::refcount::{self, Place};
 use crate::spec;
 use core::ops::Range;
-use rimg_core::{Error, FindingKind, MetadataBudget, Repair, Result, Storage, num};
+use rimg_core::{Error, FindingKind, MetadataBudget, Repair, Result, Storage, num, op};
 
 /// How much memory refcount blocks take while single counts are looked up.
 const CACHE_BYTES: u64 = 4 << 20;
@@ -58,7 +58,7 @@ impl<'a> Refcounts<'a> {
         let table_bytes =
             u64::from(header.refcount_table_clusters).saturating_mul(g.cluster_bytes());
         let place = table_at..table_at.saturating_add(table_bytes);
-        let op = "read refcount table";
+        let op = op::READ_REFCOUNT_TABLE;
         let table = read_words(subject.file, "refcount table", op, place, budget)?;
         let blocks = TableCache::new(g.cluster_bytes(), CACHE_BYTES);
         Ok(Self { file: subject.file, g, table, table_at, table_bytes, blocks })
@@ -179,7 +179,7 @@ impl<'a> Refcounts<'a> {
             if core::mem::take(&mut comparison.changed) {
                 writer(self.file)?
                     .write_all_at(&bytes, block)
-                    .map_err(Error::io("write refcount block", block))?;
+                    .map_err(Error::io(op::WRITE_REFCOUNT_BLOCK, block))?;
             }
             for freed in comparison.freed.drain(..).filter(|_| discard) {
                 let start = g.cluster_offset(freed.start);
@@ -227,7 +227,7 @@ impl<'a> Refcounts<'a> {
             refcount::set(slice, self.g.refcount, num::to_usize(index)?, count);
             let file = writer(self.file)?;
             self.blocks.write_dirty(|bytes, at| {
-                file.write_all_at(bytes, at).map_err(Error::io("write refcount block", at))
+                file.write_all_at(bytes, at).map_err(Error::io(op::WRITE_REFCOUNT_BLOCK, at))
             })?;
         }
         Ok(())

@@ -5,7 +5,7 @@ use crate::address::Geometry;
 use crate::options::CreateOptions;
 use crate::refcount;
 use crate::table::{L1Entry, L2Entry};
-use rimg_core::{Error, Preallocation, Result, StorageWrite, Zeroing, num};
+use rimg_core::{Error, Preallocation, Result, StorageWrite, Zeroing, num, op};
 use std::collections::BTreeMap;
 
 /// `full` writes zeroes in pieces of this size.
@@ -58,7 +58,7 @@ fn take_table_clusters(file: &dyn StorageWrite, g: Geometry, layout: &Layout) ->
         let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
         let (start, end) = (g.cluster_offset(*first), g.cluster_offset(last.saturating_add(1)));
         file.write_zeroes_at(start..end, Zeroing::KeepAllocated)
-            .map_err(Error::io("reserve space", start))?;
+            .map_err(Error::io(op::RESERVE_SPACE, start))?;
     }
     Ok(())
 }
@@ -79,7 +79,7 @@ fn write_refcount_blocks(file: &dyn StorageWrite, g: Geometry, layout: &Layout) 
             }
         }
         let at = g.cluster_offset(*cluster);
-        file.write_all_at(&block, at).map_err(Error::io("write refcount block", at))?;
+        file.write_all_at(&block, at).map_err(Error::io(op::WRITE_REFCOUNT_BLOCK, at))?;
     }
     Ok(())
 }
@@ -94,7 +94,7 @@ fn write_refcount_table(
     let block = |index| blocks.get(&index).map_or(0, |block| g.cluster_offset(*block));
     let table: Vec<u8> = (0..entries).flat_map(|index| block(index).to_be_bytes()).collect();
     let at = g.cluster_offset(cluster);
-    file.write_all_at(&table, at).map_err(Error::io("write refcount table", at))
+    file.write_all_at(&table, at).map_err(Error::io(op::WRITE_REFCOUNT_TABLE, at))
 }
 
 /// Takes the space for guest data.
@@ -108,14 +108,14 @@ fn reserve(
     if how == Preallocation::Falloc {
         return file
             .write_zeroes_at(start..end, Zeroing::KeepAllocated)
-            .map_err(Error::io("reserve space", start));
+            .map_err(Error::io(op::RESERVE_SPACE, start));
     }
     let zeroes = vec![0; BUFFER_BYTES];
     let mut at = start;
     while at < end {
         let len = end.saturating_sub(at).min(num::to_u64(zeroes.len()));
         let piece = zeroes.get(..num::to_usize(len)?).unwrap_or_default();
-        file.write_all_at(piece, at).map_err(Error::io("write zeroes to reserve space", at))?;
+        file.write_all_at(piece, at).map_err(Error::io(op::WRITE_RESERVED_ZEROES, at))?;
         at = at.saturating_add(len);
     }
     Ok(())

@@ -10,7 +10,7 @@ use super::table::encode_table;
 use super::tree::SharedTables;
 use crate::error::FORMAT;
 use crate::image::{Qcow2Image, State};
-use rimg_core::{Error, Result, SnapshotSelector, num};
+use rimg_core::{Error, Result, SnapshotSelector, num, op};
 use std::sync::Arc;
 
 impl Qcow2Image {
@@ -33,9 +33,9 @@ impl Qcow2Image {
         let l1 = self.checked_l1(state, &gone)?;
         let branches = self.branches(&l1, gone.l1_offset)?;
         self.validate(state, &branches)?;
-        self.leave_out(state, &entries).map_err(doing("remove snapshot from table"))?;
+        self.leave_out(state, &entries).map_err(doing(op::REMOVE_SNAPSHOT))?;
         self.readers.wait_for(self.readers.next_generation());
-        let freeing = doing("free clusters of snapshot");
+        let freeing = doing(op::FREE_SNAPSHOT);
         let lowered = self
             .lower(state, &branches, SharedTables::Flag)
             .and_then(|lowered| {
@@ -44,7 +44,7 @@ impl Qcow2Image {
             })
             .map_err(freeing)?;
         if lowered.has_single {
-            self.restore_flags(state).map_err(doing("update COPIED flags"))?;
+            self.restore_flags(state).map_err(doing(op::UPDATE_COPIED_FLAGS))?;
         }
         self.guard_again(state)?;
         Ok(true)

@@ -4,7 +4,7 @@ use super::{GoldenFile, for_each};
 use crate::{PlainImage, digest};
 use rimg_core::{
     BlockImage, Dependency, DependencyGate, Error, FormatDriver, Limits, Match, OpenOptions,
-    ProbeWindow, RawOptions, Result, SnapshotSelector, Storage,
+    ProbeWindow, RawOptions, Result, SnapshotSelector, Storage, op,
 };
 use rimg_storage::{FileOptions, FileStorage};
 use std::error::Error as _;
@@ -81,7 +81,7 @@ pub fn open_with(
 }
 
 fn storage(path: &Path) -> Result<Arc<dyn Storage>> {
-    let file = FileStorage::open(path, FileOptions::read()).map_err(Error::io("open", 0))?;
+    let file = FileStorage::open(path, FileOptions::read()).map_err(Error::io(op::OPEN, 0))?;
     Ok(Arc::new(file))
 }
 

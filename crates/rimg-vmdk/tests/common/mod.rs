@@ -4,7 +4,7 @@
 
 use rimg_core::{
     BlockImage, Dependency, DependencyGate, Error, FormatDriver, ImageInfo, Limits, OpenOptions,
-    RawOptions, Result, Storage, TargetFiles,
+    RawOptions, Result, Storage, TargetFiles, op,
 };
 use rimg_storage::{Creation, FileOptions, FileStorage};
 use rimg_testkit::drill::Drill;
@@ -78,12 +78,12 @@ pub(crate) fn read_all(image: &dyn BlockImage) -> Vec<u8> {
 
 fn file(path: &Path, writable: bool) -> Result<Arc<dyn Storage>> {
     let options = if writable { FileOptions::write() } else { FileOptions::read() };
-    Ok(Arc::new(FileStorage::open(path, options).map_err(Error::io("open", 0))?))
+    Ok(Arc::new(FileStorage::open(path, options).map_err(Error::io(op::OPEN, 0))?))
 }
 
 fn new_file(path: &Path) -> Result<Arc<dyn Storage>> {
     let options = FileOptions { creation: Creation::CreateNew, ..FileOptions::write() };
-    Ok(Arc::new(FileStorage::open(path, options).map_err(Error::io("create", 0))?))
+    Ok(Arc::new(FileStorage::open(path, options).map_err(Error::io(op::CREATE, 0))?))
 }
 
 struct FolderGate<'a>(&'a Path);
