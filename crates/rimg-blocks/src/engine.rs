@@ -151,7 +151,7 @@ impl<M: BlockMap> Blocks<M> {
         }
         let mut extent = self.usable()?.map.extent(range)?;
         if self.cipher.is_some() && matches!(extent.kind, ExtentKind::Data(_)) {
-            extent.kind = ExtentKind::Encrypted;
+            extent.kind = ExtentKind::Opaque;
         }
         Ok(extent)
     }

@@ -38,7 +38,7 @@ pub enum ExtentKind {
     },
     /// Encrypted in a file of the image, or encoded as only its format knows: to be had by reading
     /// the image and in no other way.
-    Encrypted,
+    Opaque,
     /// Reads as zeroes, whatever lies below.
     Zero {
         /// The space reserved for the run, where there is some.
@@ -61,7 +61,7 @@ impl ExtentKind {
         match self {
             Self::Data(at) => Self::Data(shift(at)),
             Self::Zero { allocation } => Self::Zero { allocation: allocation.map(shift) },
-            Self::Encoded { .. } | Self::Encrypted | Self::Backing => self,
+            Self::Encoded { .. } | Self::Opaque | Self::Backing => self,
         }
     }
 }

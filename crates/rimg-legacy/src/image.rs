@@ -109,7 +109,7 @@ impl BlockImage for LegacyImage {
                 let host = HostOffset(host.saturating_add(skipped));
                 ExtentKind::Data(FileOffset { file: 0, host })
             }
-            Stored::Encoded { .. } => ExtentKind::Encrypted,
+            Stored::Encoded { .. } => ExtentKind::Opaque,
         };
         let wanted = range.end.saturating_sub(range.start);
         let rest = chunk.len_bytes.saturating_sub(skipped).max(1);

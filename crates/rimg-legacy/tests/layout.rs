@@ -41,7 +41,7 @@ fn images_hold_what_they_were_made_of() {
                     let from = usize::try_from(place.host.bytes()).unwrap();
                     assert!(sample.image[from..].starts_with(expected), "{name} {at}");
                 }
-                ExtentKind::Encrypted => {}
+                ExtentKind::Opaque => {}
                 other => panic!("{name}: {other:?}"),
             }
             at += extent.len_bytes;

@@ -145,7 +145,7 @@ impl BlockImage for LuksImage {
             return Err(Error::Misuse("empty range"));
         }
         let len_bytes = range.end.saturating_sub(range.start);
-        Ok(Extent { len_bytes, kind: ExtentKind::Encrypted })
+        Ok(Extent { len_bytes, kind: ExtentKind::Opaque })
     }
 
     fn info(&self) -> Result<ImageInfo> {

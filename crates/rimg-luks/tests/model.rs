@@ -104,7 +104,7 @@ proptest! {
         model.assert_same(image.as_ref(), "at the end");
         if model.size_bytes() > 0 {
             let extent = image.extent_at(0..model.size_bytes()).unwrap();
-            assert_eq!((extent.len_bytes, extent.kind), (model.size_bytes(), ExtentKind::Encrypted));
+            assert_eq!((extent.len_bytes, extent.kind), (model.size_bytes(), ExtentKind::Opaque));
         }
     }
 }

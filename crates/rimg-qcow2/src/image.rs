@@ -187,7 +187,7 @@ impl Qcow2Image {
         let (_, file) = self.data();
         let at = |host| FileOffset { file, host: HostOffset(host) };
         let kind = match run.place {
-            Place::Data { .. } if self.encryption.is_some() => ExtentKind::Encrypted,
+            Place::Data { .. } if self.encryption.is_some() => ExtentKind::Opaque,
             Place::Data { host } => ExtentKind::Data(at(host)),
             Place::Compressed { host, len } => {
                 ExtentKind::Encoded { at: at(host), len_bytes: len, codec: self.codec }

@@ -49,7 +49,7 @@ impl BlockImage for Stranger {
         let kind = match extent.kind {
             ExtentKind::Data(at) => ExtentKind::Data(at),
             ExtentKind::Backing if self.image.backing().is_none() => ExtentKind::Backing,
-            _ => ExtentKind::Encrypted,
+            _ => ExtentKind::Opaque,
         };
         Ok(Extent { kind, ..extent })
     }
