@@ -2,7 +2,7 @@
 //!
 //! Names and exit codes are a promise: what is there stays, and more may come.
 
-use rimg::{LockConflict, op};
+use rimg::LockConflict;
 use rimg_core::Error;
 use std::error::Error as StdError;
 use std::io;
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn the_cause_at_the_bottom_decides() {
-        let io = |code| Error::io(op::OPEN, 0)(io::Error::from_raw_os_error(code));
+        let io = |code| Error::io(rimg::op::OPEN, 0)(io::Error::from_raw_os_error(code));
         assert_eq!(Class::of(&io(2)), Class::NotFound);
         assert_eq!(Class::of(&io(13)), Class::Denied);
         assert_eq!(Class::of(&io(28)), Class::NoSpace);

@@ -52,7 +52,7 @@ impl<'a> FileHoles<'a> {
         };
         let files = (0..=u16::MAX).map_while(|index| Some((index, &**image.file(index)?)));
         let files = files.map(|(index, file)| {
-            (has_holes(index, file) == Some(true)).then(|| LookedInto { file, data: 0..0 })
+            (has_holes(index, file) == Some(true)).then_some(LookedInto { file, data: 0..0 })
         });
         Self { files: files.collect(), has_all_places }
     }
