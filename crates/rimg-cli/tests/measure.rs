@@ -49,6 +49,35 @@ fn the_converted_file_is_as_large_as_measured() {
     }
 }
 
+/// qemu-img measures none of these.
+#[test]
+fn other_formats_are_measured_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let size = 5 << 20;
+    let mut disk: Vec<u8> = vec![0; size];
+    let rimg = env!("CARGO_BIN_EXE_rimg");
+    for data in [(1 << 20)..(3 << 20) + 4096, 0..size] {
+        disk[data].fill(7);
+        fs::write(folder.join("disk"), &disk).unwrap();
+        for target in [
+            &["-O", "qcow"][..],
+            &["-O", "qed"],
+            &["-O", "qed", "-o", "cluster_size=4k,table_size=1"],
+            &["-O", "parallels"],
+            &["-O", "parallels", "-o", "cluster_size=64k"],
+            &["-O", "vdi"],
+            &["-O", "vhdx", "-o", "block_size=1M"],
+            &["-O", "vmdk"],
+        ] {
+            let said = measured(rimg, folder, target, "disk");
+            run(rimg, folder, &[&["convert", "disk", "made"][..], target].concat());
+            let made = fs::metadata(folder.join("made")).unwrap().len();
+            assert_eq!(made, said, "{target:?}");
+        }
+    }
+}
+
 /// One has holes, but data in each stretch of 32 KiB, the least that one L2 table maps.
 fn make_sources(folder: &Path) {
     let bytes =

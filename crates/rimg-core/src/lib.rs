@@ -83,7 +83,7 @@ pub use gate::{Dependency, DependencyGate, DependencyRole, OpenOptions, TargetFi
 pub use image::BlockImage;
 pub use info::{ImageIdentity, ImageInfo, InfoValue};
 pub use limits::{Limits, MetadataBudget};
-pub use measure::{Measure, Measured};
+pub use measure::{Measure, Measured, UnitCount};
 pub use options::{OptionKind, OptionSpec, RawOptions};
 pub use overlay::Overlay;
 pub use secret::Secret;

@@ -4,12 +4,13 @@ use crate::error::{CorruptKind, FORMAT};
 use crate::header::{Extension, Header, Keeping};
 use crate::image::{Access, ParallelsImage};
 use crate::map::{ParallelsMap, slots_in_use};
+use crate::measure::ParallelsMeasure;
 use crate::table::Bat;
 use crate::{check, create, descriptor, options, spec};
 use rimg_blocks::{Below, Blocks, Setup};
 use rimg_core::{
-    BlockImage, Error, FormatDriver, FormatInfo, Limits, Match, MetadataBudget, OpenOptions,
-    ProbeWindow, RawOptions, Repair, Result, Storage, TargetFiles, num,
+    BlockImage, Error, FormatDriver, FormatInfo, Limits, Match, Measure, MetadataBudget,
+    OpenOptions, ProbeWindow, RawOptions, Repair, Result, Storage, TargetFiles, num,
 };
 use std::sync::Arc;
 
@@ -65,6 +66,10 @@ impl FormatDriver for ParallelsDriver {
         options: &RawOptions,
     ) -> Result<()> {
         create::create(target, size_bytes, options)
+    }
+
+    fn measure(&self, size_bytes: u64, options: &RawOptions) -> Result<Option<Box<dyn Measure>>> {
+        Ok(Some(Box::new(ParallelsMeasure::new(size_bytes, options)?)))
     }
 }
 

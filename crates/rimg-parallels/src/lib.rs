@@ -11,6 +11,7 @@ mod header;
 mod image;
 mod info;
 mod map;
+mod measure;
 mod options;
 mod resize;
 mod spec;

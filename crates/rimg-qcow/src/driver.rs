@@ -4,11 +4,12 @@ use crate::error::{CorruptKind, FORMAT};
 use crate::header::Header;
 use crate::image::{Access, QcowImage};
 use crate::map::QcowMap;
+use crate::measure::QcowMeasure;
 use crate::{create, crypt, options};
 use rimg_blocks::{Below, Blocks, SectorCipher, Setup};
 use rimg_core::{
-    BlockImage, Dependency, DependencyRole, Error, FormatDriver, FormatInfo, Match, OpenOptions,
-    ProbeWindow, RawOptions, Result, Storage, TargetFiles, num,
+    BlockImage, Dependency, DependencyRole, Error, FormatDriver, FormatInfo, Match, Measure,
+    OpenOptions, ProbeWindow, RawOptions, Result, Storage, TargetFiles, num,
 };
 use std::sync::Arc;
 
@@ -50,6 +51,10 @@ impl FormatDriver for QcowDriver {
         options: &RawOptions,
     ) -> Result<()> {
         create::create(target, size_bytes, options)
+    }
+
+    fn measure(&self, size_bytes: u64, options: &RawOptions) -> Result<Option<Box<dyn Measure>>> {
+        Ok(Some(Box::new(QcowMeasure::new(size_bytes, options)?)))
     }
 }
 

@@ -12,6 +12,7 @@ mod header;
 mod image;
 mod info;
 mod map;
+mod measure;
 mod options;
 mod overlay;
 mod resize;

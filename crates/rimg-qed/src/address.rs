@@ -44,6 +44,11 @@ impl Geometry {
         self.table_bytes() >> 3
     }
 
+    /// How many bytes of the disk an L2 table maps; saturating.
+    pub(crate) const fn l2_table_maps_bytes(self) -> u64 {
+        self.table_entries().saturating_mul(self.cluster_bytes())
+    }
+
     const fn entry_bits(self) -> u32 {
         self.cluster_bits.saturating_add(self.table_bits).saturating_sub(3)
     }

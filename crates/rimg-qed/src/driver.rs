@@ -4,12 +4,13 @@ use crate::error::{CorruptKind, FORMAT};
 use crate::header::Header;
 use crate::image::{Access, QedImage};
 use crate::map::QedMap;
+use crate::measure::QedMeasure;
 use crate::spec::feature;
 use crate::{check, create, options, spec};
 use rimg_blocks::{Below, Blocks, Setup};
 use rimg_core::{
     BlockImage, Dependency, DependencyRole, Error, Finding, FormatDriver, FormatInfo, Match,
-    OpenOptions, ProbeWindow, RawOptions, Repair, Result, Storage, TargetFiles, num,
+    Measure, OpenOptions, ProbeWindow, RawOptions, Repair, Result, Storage, TargetFiles, num,
 };
 use std::sync::Arc;
 
@@ -55,6 +56,10 @@ impl FormatDriver for QedDriver {
         options: &RawOptions,
     ) -> Result<()> {
         create::create(target, size_bytes, options)
+    }
+
+    fn measure(&self, size_bytes: u64, options: &RawOptions) -> Result<Option<Box<dyn Measure>>> {
+        Ok(Some(Box::new(QedMeasure::new(size_bytes, options)?)))
     }
 }
 

@@ -4,24 +4,22 @@ use crate::create::new_header;
 use crate::header::Header;
 use crate::options::CreateOptions;
 use core::ops::Range;
-use rimg_core::{Measure, Measured, RawOptions, Result};
+use rimg_core::{Measure, Measured, RawOptions, Result, UnitCount};
 
 /// Counts the blocks that hold data.
 #[derive(Debug)]
 pub(crate) struct VdiMeasure {
     header: Header,
     is_static: bool,
-    /// Blocks with data so far.
-    blocks: u64,
-    /// The first block that was not counted yet.
-    next: u64,
+    blocks: UnitCount,
 }
 
 impl VdiMeasure {
     pub(crate) fn new(size_bytes: u64, options: &RawOptions) -> Result<Self> {
         let options = CreateOptions::parse(options)?;
         let header = new_header(size_bytes, options)?;
-        Ok(Self { header, is_static: options.is_static, blocks: 0, next: 0 })
+        let blocks = UnitCount::new(header.block_bytes.into());
+        Ok(Self { header, is_static: options.is_static, blocks })
     }
 
     fn bytes_with(&self, blocks: u64) -> u64 {
@@ -31,16 +29,13 @@ impl VdiMeasure {
 
 impl Measure for VdiMeasure {
     fn add_data(&mut self, range: Range<u64>) {
-        let block = u64::from(self.header.block_bytes);
-        let end = range.end.div_ceil(block);
-        let start = range.start.checked_div(block).unwrap_or(0).max(self.next);
-        self.blocks = self.blocks.saturating_add(end.saturating_sub(start));
-        self.next = self.next.max(end);
+        self.blocks.add(range);
     }
 
     fn measured(&self) -> Measured {
         let all = self.bytes_with(self.header.blocks.into());
-        let required_bytes = if self.is_static { all } else { self.bytes_with(self.blocks) };
+        let required_bytes =
+            if self.is_static { all } else { self.bytes_with(self.blocks.count()) };
         Measured { required_bytes, fully_allocated_bytes: all }
     }
 }

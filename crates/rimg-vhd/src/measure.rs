@@ -4,33 +4,26 @@ use crate::create::Layout;
 use crate::options::CreateOptions;
 use crate::spec;
 use core::ops::Range;
-use rimg_core::{Measure, Measured, RawOptions, Result};
+use rimg_core::{Measure, Measured, RawOptions, Result, UnitCount};
 
 /// Counts the blocks that hold data.
 #[derive(Debug)]
 pub(crate) struct VhdMeasure {
     layout: Layout,
-    /// Blocks with data so far.
-    blocks: u64,
-    /// The first block that was not counted yet.
-    next: u64,
+    blocks: UnitCount,
 }
 
 impl VhdMeasure {
     pub(crate) fn new(size_bytes: u64, options: &RawOptions) -> Result<Self> {
         let layout = Layout::new(size_bytes, &CreateOptions::parse(options)?)?;
-        Ok(Self { layout, blocks: 0, next: 0 })
+        let block_bytes = layout.header.as_ref().map_or(0, |header| header.block_bytes.into());
+        Ok(Self { layout, blocks: UnitCount::new(block_bytes) })
     }
 }
 
 impl Measure for VhdMeasure {
     fn add_data(&mut self, range: Range<u64>) {
-        let Some(header) = &self.layout.header else { return };
-        let block = u64::from(header.block_bytes);
-        let end = range.end.div_ceil(block);
-        let start = range.start.checked_div(block).unwrap_or(0).max(self.next);
-        self.blocks = self.blocks.saturating_add(end.saturating_sub(start));
-        self.next = self.next.max(end);
+        self.blocks.add(range);
     }
 
     fn measured(&self) -> Measured {
@@ -44,7 +37,7 @@ impl Measure for VhdMeasure {
             tables.saturating_add(data).saturating_add(spec::FOOTER_BYTES)
         };
         Measured {
-            required_bytes: bytes_with(self.blocks),
+            required_bytes: bytes_with(self.blocks.count()),
             fully_allocated_bytes: bytes_with(header.entries.into()),
         }
     }

@@ -4,7 +4,7 @@ use crate::address::Geometry;
 use crate::create::Layout;
 use crate::options::CreateOptions;
 use core::ops::Range;
-use rimg_core::{Measure, Measured, RawOptions, Result};
+use rimg_core::{Measure, Measured, RawOptions, Result, UnitCount};
 
 /// Counts the blocks that data lies in.
 #[derive(Debug)]
@@ -13,9 +13,7 @@ pub(crate) struct VhdxMeasure {
     without_blocks: u64,
     blocks: u64,
     is_fixed: bool,
-    counted: u64,
-    /// The first block that is not counted yet.
-    next: u64,
+    with_data: UnitCount,
 }
 
 pub(crate) fn measure(size_bytes: u64, options: &RawOptions) -> Result<VhdxMeasure> {
@@ -26,20 +24,13 @@ pub(crate) fn measure(size_bytes: u64, options: &RawOptions) -> Result<VhdxMeasu
         without_blocks: Layout::of(&options).data_at,
         blocks: geometry.blocks_for(options.size_bytes),
         is_fixed: options.is_fixed,
-        counted: 0,
-        next: 0,
+        with_data: UnitCount::new(geometry.block_bytes()),
     })
 }
 
 impl Measure for VhdxMeasure {
     fn add_data(&mut self, range: Range<u64>) {
-        if range.is_empty() {
-            return;
-        }
-        let first = self.geometry.block_of(range.start).max(self.next);
-        let end = self.geometry.blocks_for(range.end);
-        self.counted = self.counted.saturating_add(end.saturating_sub(first));
-        self.next = self.next.max(end);
+        self.with_data.add(range);
     }
 
     fn measured(&self) -> Measured {
@@ -47,7 +38,7 @@ impl Measure for VhdxMeasure {
             let bytes = blocks.saturating_mul(self.geometry.block_bytes());
             self.without_blocks.saturating_add(bytes)
         };
-        let required = if self.is_fixed { self.blocks } else { self.counted };
+        let required = if self.is_fixed { self.blocks } else { self.with_data.count() };
         Measured { required_bytes: with(required), fully_allocated_bytes: with(self.blocks) }
     }
 }

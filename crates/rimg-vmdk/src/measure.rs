@@ -3,7 +3,7 @@
 use crate::options::{CreateOptions, Subformat};
 use crate::spec::{SECTOR_BYTES, descriptor};
 use core::ops::Range;
-use rimg_core::{Measure, Measured, RawOptions, Result, num};
+use rimg_core::{Measure, Measured, RawOptions, Result, UnitCount, num};
 
 const GRAIN_BYTES: u64 = 65_536;
 /// Grains that one table is for.
@@ -14,43 +14,42 @@ const TABLE_GRAINS: u64 = 512;
 pub(crate) struct VmdkMeasure {
     subformat: Subformat,
     size_bytes: u64,
-    /// Grains with data so far.
-    grains: u64,
-    /// The grain after the last of them.
-    next: u64,
+    grains: UnitCount,
 }
 
 pub(crate) fn measure(size_bytes: u64, raw: &RawOptions) -> Result<VmdkMeasure> {
     let options = CreateOptions::parse(raw)?;
     let size_bytes = num::align_up(size_bytes, SECTOR_BYTES).unwrap_or(u64::MAX);
-    Ok(VmdkMeasure { subformat: options.subformat, size_bytes, grains: 0, next: 0 })
+    Ok(VmdkMeasure {
+        subformat: options.subformat,
+        size_bytes,
+        grains: UnitCount::new(GRAIN_BYTES),
+    })
 }
 
 impl Measure for VmdkMeasure {
     fn add_data(&mut self, range: Range<u64>) {
-        let first = (range.start / GRAIN_BYTES).max(self.next);
-        let end = range.end.div_ceil(GRAIN_BYTES);
-        self.grains = self.grains.saturating_add(end.saturating_sub(first));
-        self.next = end.max(self.next);
+        self.grains.add(range);
     }
 
     /// Of streams these are bounds: how well grains compress is not known.
     fn measured(&self) -> Measured {
         let all = self.size_bytes.div_ceil(GRAIN_BYTES);
+        let grains = self.grains.count();
         match self.subformat {
             Subformat::MonolithicFlat | Subformat::TwoGbMaxExtentFlat => {
                 Measured { required_bytes: self.size_bytes, fully_allocated_bytes: self.size_bytes }
             }
-            Subformat::MonolithicSparse => sparse(overhead(self.size_bytes), self.grains, all),
+            Subformat::MonolithicSparse => sparse(overhead(self.size_bytes), grains, all),
             Subformat::TwoGbMaxExtentSparse => {
                 let whole = self.size_bytes / descriptor::SPLIT_BYTES;
                 let rest = self.size_bytes % descriptor::SPLIT_BYTES;
                 let rest = if rest > 0 || whole == 0 { overhead(rest) } else { 0 };
                 let metadata = overhead(descriptor::SPLIT_BYTES).saturating_mul(whole);
-                sparse(metadata.saturating_add(rest), self.grains, all)
+                sparse(metadata.saturating_add(rest), grains, all)
             }
             Subformat::StreamOptimized => Measured {
-                required_bytes: stream(self.grains, all),
+                required_bytes: stream(grains, all),
                 fully_allocated_bytes: stream(all, all),
             },
         }
