@@ -1,7 +1,9 @@
 //! Mapping guest clusters before anybody writes to them.
 #![warn(clippy::indexing_slicing)]
 
+use crate::address::Geometry;
 use crate::image::{Qcow2Image, State};
+use crate::map::entry_at;
 use crate::table::{Cluster, L2Entry};
 use core::ops::Range;
 use rimg_core::{Error, ImageWrite as _, Preallocation, Result, Zeroing, num, op};
@@ -27,7 +29,7 @@ impl Qcow2Image {
         while guest < range.end {
             let window_end = num::align_down(guest, window_bytes).saturating_add(window_bytes);
             let end = range.end.min(window_end);
-            let mapped = self.map_unmapped(guest..end)?;
+            let mapped = self.map_unmapped(guest..end, how)?;
             for (guest, host) in mapped {
                 file_end = file_end.max(host.end);
                 last = Some((guest, host.clone()));
@@ -78,9 +80,14 @@ impl Qcow2Image {
         Ok(is_own.then(|| at(range.start)..at(end)))
     }
 
-    /// Maps the blank clusters of `range`, which one L2 table covers. Returns where runs of them
-    /// start on the disk, and their places.
-    fn map_unmapped(&self, range: Range<u64>) -> Result<Vec<(u64, Range<u64>)>> {
+    /// Maps the clusters of `range` without a place, which one L2 table covers: blank ones, and
+    /// zeroes that hide what a backing image holds. Returns where runs of them start on the disk,
+    /// and their places.
+    fn map_unmapped(
+        &self,
+        range: Range<u64>,
+        how: Preallocation,
+    ) -> Result<Vec<(u64, Range<u64>)>> {
         let g = self.geometry;
         let mut state = self.lock()?;
         let state = &mut *state;
@@ -89,7 +96,7 @@ impl Qcow2Image {
         while guest < range.end {
             let mut clusters = 0_u64;
             let start = guest;
-            while guest < range.end && self.entry(state, guest)? == L2Entry::default() {
+            while guest < range.end && has_no_place(self.entry(state, guest)?, g) {
                 clusters += 1;
                 guest = guest.saturating_add(g.cluster_bytes());
             }
@@ -112,7 +119,7 @@ impl Qcow2Image {
                 }
                 host
             };
-            self.map_run(state, start, host, clusters)?;
+            self.map_run(state, start..guest, host, how)?;
             // Subclusters behind the end of the disk need no space.
             let disk_end = num::align_up(range.end, g.subcluster_bytes()).unwrap_or(u64::MAX);
             let len = g.cluster_offset(clusters).min(disk_end.saturating_sub(start));
@@ -121,28 +128,35 @@ impl Qcow2Image {
         Ok(places)
     }
 
-    /// Enters clusters in a row for blank entries in a row, which one L2 table holds.
-    fn map_run(&self, state: &mut State, guest: u64, host: u64, clusters: u64) -> Result<()> {
+    /// Enters clusters in a row, from `host` on, for the entries of `range`, which have no places
+    /// and which one L2 table holds.
+    fn map_run(
+        &self,
+        state: &mut State,
+        range: Range<u64>,
+        host: u64,
+        how: Preallocation,
+    ) -> Result<()> {
         let g = self.geometry;
-        let mut done = 0;
-        while done < clusters {
+        let mut guest = range.start;
+        while guest < range.end {
             self.make_room(state)?;
-            let by = g.cluster_offset(done);
-            let host = host.saturating_add(by);
-            let entries = self.entries_mut(state, guest.saturating_add(by))?;
-            let places = entries.chunks_exact_mut(num::to_usize(g.l2_entry_bytes())?);
+            let left = g.cluster_index(
+                range.end.saturating_sub(guest).saturating_add(g.cluster_bytes() - 1),
+            );
+            let host = host.saturating_add(guest.saturating_sub(range.start));
+            let entries = self.entries_mut(state, guest)?;
+            let width = num::to_usize(g.l2_entry_bytes())?;
             let mut entered = 0;
-            for place in places.take(num::to_usize(clusters.saturating_sub(done))?) {
-                let cluster_at = host.saturating_add(g.cluster_offset(entered));
-                // With subclusters, having space is one thing and having data another: the second
-                // half of an extended entry stays blank.
-                let descriptor = L2Entry::standard(cluster_at, g).descriptor;
-                if let Some(place) = place.first_chunk_mut() {
-                    *place = descriptor.to_be_bytes();
+            for place in entries.chunks_exact_mut(width).take(num::to_usize(left)?) {
+                let host = host.saturating_add(g.cluster_offset(entered));
+                let new = placed(entry_at(place, 0, g), host, how, g);
+                for (field, value) in place.chunks_exact_mut(8).zip([new.descriptor, new.bitmap]) {
+                    field.copy_from_slice(&value.to_be_bytes());
                 }
                 entered += 1;
             }
-            done += entered;
+            guest = guest.saturating_add(g.cluster_offset(entered));
         }
         Ok(())
     }
@@ -169,5 +183,24 @@ impl Qcow2Image {
                 Ok(())
             }
         }
+    }
+}
+
+/// Whether a cluster is to get a place.
+fn has_no_place(entry: L2Entry, g: Geometry) -> bool {
+    entry == L2Entry::default() || entry.is_plain_zero(g)
+}
+
+/// The entry of a cluster that had no place and gets one, in which there are zeroes.
+fn placed(old: L2Entry, host: u64, how: Preallocation, g: Geometry) -> L2Entry {
+    let data = L2Entry::standard(host, g);
+    match (old.is_plain_zero(g), how) {
+        // With subclusters, having space is one thing and having data another.
+        (false, _) => L2Entry { bitmap: 0, ..data },
+        // There may not be any space: zeroes are not left to what is there.
+        (true, Preallocation::Off | Preallocation::Metadata) => {
+            L2Entry { descriptor: data.descriptor | old.descriptor, bitmap: old.bitmap }
+        }
+        (true, Preallocation::Falloc | Preallocation::Full) => data,
     }
 }

@@ -45,7 +45,8 @@ pub(crate) enum Cluster {
     Unallocated,
     /// Has a cluster of the file to itself, or shares it with a snapshot unless `copied`.
     Standard { host: u64, copied: bool },
-    /// Is stored compressed: at most `len` bytes from `host`.
+    /// Is stored compressed: at most `len` bytes from `host`. An extended entry's bitmap says
+    /// nothing then, whatever it is.
     Compressed { host: u64, len: u64 },
 }
 
@@ -123,9 +124,6 @@ impl L2Entry {
     ) -> Result<Cluster, CorruptKind> {
         if identity.is_some() {
             return Err(CorruptKind::CompressedInDataFile);
-        }
-        if self.bitmap != 0 {
-            return Err(CorruptKind::SubclusterBitmap(self.bitmap));
         }
         let host = self.descriptor & geometry.compressed_offset_mask();
         let sectors = (self.descriptor >> geometry.compressed_sectors_shift())
