@@ -4,6 +4,14 @@ use rimg_core::{Error, HostOffset, Location};
 
 pub(crate) const FORMAT: &str = "qcow2";
 
+/// Lets an error of storage name what was being done as a whole.
+pub(crate) fn doing(op: &'static str) -> impl FnOnce(Error) -> Error {
+    move |error| match error {
+        Error::Io { at, source, .. } => Error::Io { op, at, source },
+        other => other,
+    }
+}
+
 /// What is wrong with a field. Where the field is stands in the error around it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CorruptKind {

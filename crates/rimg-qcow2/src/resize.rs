@@ -11,6 +11,7 @@
 mod shrink;
 
 use crate::allocate::Afterwards;
+use crate::error::doing;
 use crate::header::offset;
 use crate::image::{Qcow2Image, State};
 use crate::spec;
@@ -69,14 +70,6 @@ impl Resize for Qcow2Image {
     }
 }
 
-/// What was being done as a whole.
-fn growing_l1(error: Error) -> Error {
-    match error {
-        Error::Io { at, source, .. } => Error::Io { op: op::GROW_L1_TABLE, at, source },
-        other => other,
-    }
-}
-
 fn refuse<T>(reason: &str) -> Result<T> {
     Err(Error::InvalidOption { option: "size", reason: reason.into() })
 }
@@ -92,7 +85,7 @@ impl Qcow2Image {
                 self.barrier(&state)?;
                 self.free_branches(&mut state, &going)?;
             }
-            self.grow_l1(&mut state, size_bytes).map_err(growing_l1)?;
+            self.grow_l1(&mut state, size_bytes).map_err(doing(op::GROW_L1_TABLE))?;
         }
         if let Some(file) = self.data_file_writer()
             && file.len_bytes().map_err(Error::io("read data file length", 0))? < size_bytes

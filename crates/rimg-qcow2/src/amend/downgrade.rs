@@ -4,8 +4,7 @@
 use super::options;
 use crate::cache::read_padded;
 use crate::header::Extension;
-use crate::image::{Qcow2Image, State};
-use crate::snapshot::Branch;
+use crate::image::Qcow2Image;
 use crate::spec;
 use rimg_core::{AmendProgress, Error, Result, num};
 use std::collections::BTreeSet;
@@ -31,22 +30,6 @@ impl Qcow2Image {
             header.autoclear = 0;
             header.extensions.retain(|known| !matches!(known, Extension::FeatureNames(_)));
         })
-    }
-
-    /// The tables of the disk and of all snapshots: how many entries the L1 table has, and those
-    /// that lead to L2 tables.
-    pub(super) fn trees(&self, state: &State) -> Result<Vec<(usize, Vec<Branch>)>> {
-        let mut budget = self.limits.metadata_budget();
-        let active = self.branches(&state.l1, state.header.l1_offset)?;
-        let mut trees = vec![(state.l1.len(), active)];
-        for entry in self.read_snapshots(&state.header)? {
-            let l1 = self.checked_l1(state, &entry)?;
-            let branches = self.branches(&l1, entry.l1_offset)?;
-            let bytes = branches.len().saturating_mul(size_of::<Branch>());
-            budget.reserve("L1 tables of snapshots", num::to_u64(bytes))?;
-            trees.push((l1.len(), branches));
-        }
-        Ok(trees)
     }
 
     /// Whether any cluster of the disk or of a snapshot is compressed.

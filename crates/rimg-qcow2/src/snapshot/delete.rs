@@ -8,7 +8,7 @@ use super::SnapshotEntry;
 use super::select;
 use super::table::encode_table;
 use super::tree::SharedTables;
-use crate::error::FORMAT;
+use crate::error::{FORMAT, doing};
 use crate::image::{Qcow2Image, State};
 use rimg_core::{Error, Result, SnapshotSelector, num, op};
 use std::sync::Arc;
@@ -57,13 +57,5 @@ impl Qcow2Image {
         let written = self.write_snapshots(entries, table);
         self.or_give_back(state, table, written)?;
         self.enter_snapshots(state, entries, table)
-    }
-}
-
-/// Says of an I/O error what was being done as a whole.
-fn doing(op: &'static str) -> impl FnOnce(Error) -> Error {
-    move |error| match error {
-        Error::Io { at, source, .. } => Error::Io { op, at, source },
-        other => other,
     }
 }

@@ -51,6 +51,22 @@ pub(crate) struct Lowered {
 }
 
 impl Qcow2Image {
+    /// The tables of the disk and of all snapshots: how many entries the L1 table has, and those
+    /// that lead to L2 tables.
+    pub(crate) fn trees(&self, state: &State) -> Result<Vec<(usize, Vec<Branch>)>> {
+        let mut budget = self.limits.metadata_budget();
+        let active = self.branches(&state.l1, state.header.l1_offset)?;
+        let mut trees = vec![(state.l1.len(), active)];
+        for entry in self.read_snapshots(&state.header)? {
+            let l1 = self.checked_l1(state, &entry)?;
+            let branches = self.branches(&l1, entry.l1_offset)?;
+            let bytes = branches.len().saturating_mul(size_of::<Branch>());
+            budget.reserve("L1 tables of snapshots", num::to_u64(bytes))?;
+            trees.push((l1.len(), branches));
+        }
+        Ok(trees)
+    }
+
     /// The L2 tables that `l1`, which lies at `l1_at`, leads to, in its order. Each is in the file,
     /// and leads to places that are possible.
     pub(crate) fn branches(&self, l1: &[u64], l1_at: u64) -> Result<Vec<Branch>> {
