@@ -1,7 +1,7 @@
 //! Telling how large an image would become, from what lies where in its source.
 
-use crate::chain::{Chain, RunKind};
 use crate::error::ConvertError;
+use crate::runs::{Chain, RunKind};
 use rimg_core::{BlockImage, Measure};
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -1,7 +1,7 @@
 //! Cutting the source into units of work.
 
-use crate::chain::{Run, RunKind};
 use crate::error::ConvertError;
+use crate::runs::{Run, RunKind};
 use crate::source::Walk;
 use crate::unit::{Op, Piece, UNIT_PIECES, Unit};
 use core::ops::Range;

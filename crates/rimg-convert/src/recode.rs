@@ -1,9 +1,9 @@
 //! Clusters in and out of their encoded form.
 
 use crate::align;
-use crate::chain::Encoded;
 use crate::error::ConvertError;
 use crate::plan::push_zeroes;
+use crate::runs::Encoded;
 use crate::unit::{Op, Piece, Unit};
 use crate::worker::Task;
 use core::ops::Range;

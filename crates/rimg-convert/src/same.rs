@@ -1,6 +1,6 @@
 //! Bytes that two images have in common.
 
-use crate::chain::RunKind;
+use crate::runs::RunKind;
 use rimg_core::{BlockImage, Storage};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! One or more images read as one disk.
 
-use crate::chain::{Chain, Run, RunKind};
+use crate::runs::{Chain, Run, RunKind};
 use crate::unit::{Origin, Piece};
 use core::ops::Range;
 use rimg_core::num::to_u64;

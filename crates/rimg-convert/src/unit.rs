@@ -1,7 +1,7 @@
 //! A unit of work: what is planned, what was read, and what is to be done to the target.
 
-use crate::chain::{Encoded, RunKind};
 use crate::progress::Warning;
+use crate::runs::{Encoded, RunKind};
 use core::ops::Range;
 use rimg_core::num::to_u64;
 use rimg_core::{BlockImage, FileOffset};

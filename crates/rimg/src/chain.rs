@@ -2,7 +2,7 @@
 
 use crate::error::{Action, FileError};
 use crate::given::{Given, GivenBacking};
-use crate::guard::GuardedRaw;
+use crate::guarded_raw::GuardedRaw;
 use crate::open::{Layer, OpenedImage, Opener};
 use crate::policy::{Grant, Policy, local_path};
 use crate::probe::{Probed, probe};

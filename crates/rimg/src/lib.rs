@@ -6,7 +6,7 @@ mod create;
 mod error;
 mod extents;
 mod given;
-mod guard;
+mod guarded_raw;
 mod image_storage;
 mod map;
 mod open;

@@ -2,7 +2,7 @@
 
 use super::status::StatusWalk;
 use super::{CompareError, Difference, End, Side};
-use crate::chain::{Run, RunKind};
+use crate::runs::{Run, RunKind};
 use crate::same::SameFiles;
 use crate::source::{Source, Walk};
 use crate::unit::{Piece, UNIT_PIECES};

@@ -1,6 +1,6 @@
 //! What an image says of a run beside its contents, as strict comparison sees it.
 
-use crate::chain::{Run, RunKind};
+use crate::runs::{Run, RunKind};
 use crate::source::Walk;
 use rimg_core::{BlockImage, FileOffset, Result};
 

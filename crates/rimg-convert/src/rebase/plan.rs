@@ -1,7 +1,7 @@
 //! Finding what an overlay gets from below, and whether it would get the same from elsewhere.
 
-use crate::chain::{Chain, Run, RunKind};
 use crate::error::ConvertError;
+use crate::runs::{Chain, Run, RunKind};
 use crate::same::SameFiles;
 use crate::source::{SECTOR_BYTES, Source, Walk};
 use crate::unit::{Piece, UNIT_PIECES};

@@ -1,9 +1,9 @@
 //! An image without its data, and sending it with the data in place.
 
-use crate::chain::RunKind;
 use crate::error::ConvertError;
 use crate::forward::Sink;
 use crate::options::ConvertOptions;
+use crate::runs::RunKind;
 use crate::source::{SECTOR_BYTES, Source};
 use core::ops::Range;
 use rimg_core::{
