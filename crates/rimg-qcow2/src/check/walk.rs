@@ -415,8 +415,11 @@ impl TableWalk {
             return Ok(false);
         }
         if entry.bitmap != 0 {
-            // It is read all the same. QEMU takes what it uses for a leak, and gives it away.
             refuse("with non-zero subcluster allocation bitmap");
+            // It is read all the same: what it uses, a leak to QEMU, is not given away.
+            if report.repair() == Repair::Nothing {
+                return Ok(false);
+            }
         }
         counts.add_times(host, len, Usage::Other, self.times, report)?;
         Ok(true)
