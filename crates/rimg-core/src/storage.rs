@@ -142,18 +142,21 @@ pub struct StorageRun {
     pub len_bytes: u64,
     /// Whether it may hold something other than zeroes.
     pub is_data: bool,
+    /// Whether it takes up space, as far as is known. Servers may say that something takes up
+    /// none and yet not that it is zero.
+    pub is_allocated: bool,
 }
 
 impl StorageRun {
     /// A run of data.
     #[must_use]
     pub const fn data(len_bytes: u64) -> Self {
-        Self { len_bytes, is_data: true }
+        Self { len_bytes, is_data: true, is_allocated: true }
     }
 
     /// A run that reads as zeroes and occupies nothing.
     #[must_use]
     pub const fn hole(len_bytes: u64) -> Self {
-        Self { len_bytes, is_data: false }
+        Self { len_bytes, is_data: false, is_allocated: false }
     }
 }

@@ -35,10 +35,11 @@ impl RawImage {
         }
         let host = self.host(range.start);
         let run = self.file.run_at(host).map_err(Error::io("look for holes", range.start))?;
-        let kind = if run.is_data {
-            ExtentKind::Data(at)
-        } else {
-            ExtentKind::Zero { allocation: Some(at) }
+        let kind = match (run.is_data, run.is_allocated) {
+            (true, true) => ExtentKind::Data(at),
+            // Whatever it is, it comes from nowhere.
+            (true, false) => ExtentKind::Opaque,
+            (false, _) => ExtentKind::Zero { allocation: Some(at) },
         };
         let in_file = file_len.saturating_sub(range.start);
         Ok(Extent { len_bytes: run.len_bytes.clamp(1, in_file).min(wanted), kind })

@@ -122,7 +122,8 @@ impl Storage for MemoryStorage {
             usize::try_from(end).unwrap_or(usize::MAX)
         };
         let end = first.saturating_add(num::to_u64(end_page)).saturating_mul(PAGE_BYTES);
-        Ok(StorageRun { len_bytes: end.min(state.len) - at, is_data })
+        let len_bytes = end.min(state.len) - at;
+        Ok(if is_data { StorageRun::data(len_bytes) } else { StorageRun::hole(len_bytes) })
     }
 
     fn writer(&self) -> Option<&dyn StorageWrite> {

@@ -41,7 +41,8 @@ impl Storage for NullStorage {
     fn run_at(&self, at: u64) -> io::Result<StorageRun> {
         match self.len_bytes.checked_sub(at) {
             None | Some(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-            Some(len_bytes) => Ok(StorageRun { len_bytes, is_data: !self.is_hole }),
+            Some(len_bytes) if self.is_hole => Ok(StorageRun::hole(len_bytes)),
+            Some(len_bytes) => Ok(StorageRun::data(len_bytes)),
         }
     }
 

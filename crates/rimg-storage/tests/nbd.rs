@@ -16,7 +16,10 @@ const SIZE: u64 = 4 << 20;
 fn connect(socket: &Path, export: &str, writable: bool) -> Result<NbdStorage, NbdError> {
     let address =
         NbdAddress { server: NbdServer::Unix(socket.to_owned()), export: export.to_owned() };
-    NbdStorage::connect(&address, NbdOptions { writable, cache: CacheMode::Writethrough })
+    NbdStorage::connect(
+        &address,
+        NbdOptions { writable, cache: CacheMode::Writethrough, context: None },
+    )
 }
 
 /// A disk of a server, the file that it exports, and what has to be dropped after them.

@@ -64,7 +64,11 @@ impl Storage for ImageStorage {
             ExtentKind::Backing => self.image.backing().is_none(),
             _ => false,
         };
-        Ok(StorageRun { len_bytes: extent.len_bytes, is_data: !is_hole })
+        Ok(if is_hole {
+            StorageRun::hole(extent.len_bytes)
+        } else {
+            StorageRun::data(extent.len_bytes)
+        })
     }
 
     fn writer(&self) -> Option<&dyn StorageWrite> {

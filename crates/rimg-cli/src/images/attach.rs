@@ -54,7 +54,8 @@ pub(crate) fn attach(node: &Node, how: NodeHow<'_>) -> Result<Attached, String> 
             Arc::new(file.map_err(|error| open_words(&error, &name))?)
         }
         Node::Nbd(node) => {
-            let options = NbdOptions { writable: how.writable, cache: how.cache };
+            let context = node.context.clone();
+            let options = NbdOptions { writable: how.writable, cache: how.cache, context };
             let disk = NbdStorage::connect(&node.address, options);
             Arc::new(disk.map_err(|error| error.to_string())?)
         }

@@ -12,6 +12,8 @@ const DEFAULT_PORT: &str = "10809";
 pub(crate) struct NbdNode {
     /// Where it is.
     pub(crate) address: NbdAddress,
+    /// The metadata context that is looked at in place of holes and zeroes.
+    pub(crate) context: Option<String>,
     /// What was said of it, as it was said.
     pub(crate) said: NodeOptions,
 }
@@ -44,7 +46,7 @@ impl NbdNode {
         if !address.export.is_empty() {
             say("export", &address.export);
         }
-        Ok(Self { address, said })
+        Ok(Self { address, context: None, said })
     }
 
     /// Reads what stands in a list of options or an object.
@@ -60,6 +62,7 @@ impl NbdNode {
         let legacy = ["path", "host", "port"].map(|name| options.take(name));
         let server = options.take_child("server");
         let export = options.take("export").unwrap_or_default();
+        let context = options.take("x-dirty-bitmap");
         let server = match (legacy, server.is_empty()) {
             ([None, None, None], true) => return Err(NO_ADDRESS.to_owned()),
             ([None, None, None], false) => server_of_options(server)?,
@@ -78,7 +81,7 @@ impl NbdNode {
             }
         };
         options.refuse_rest("nbd")?;
-        Ok(Self { address: NbdAddress { server, export }, said })
+        Ok(Self { address: NbdAddress { server, export }, context, said })
     }
 
     /// The name that says all there is to say.

@@ -40,12 +40,17 @@ pub(super) struct Export {
     pub(super) max_payload_bytes: u32,
     /// Whether replies may be structured.
     pub(super) structured: bool,
-    /// The number of the context `base:allocation`, where the server has it.
+    /// The number of the context that tells of holes and zeroes, where the server has it.
     pub(super) allocation: Option<u32>,
 }
 
-/// Negotiates for the export called `name`.
-pub(super) fn negotiate(stream: &Stream, name: &str) -> Result<Export, NbdError> {
+/// Negotiates for the export called `name`. A metadata context other than `base:allocation` has to
+/// be there.
+pub(super) fn negotiate(
+    stream: &Stream,
+    name: &str,
+    context: Option<&str>,
+) -> Result<Export, NbdError> {
     if name.len() > MAX_NAME_BYTES {
         return Err(NbdError::protocol("export name too long to send to server"));
     }
@@ -53,7 +58,12 @@ pub(super) fn negotiate(stream: &Stream, name: &str) -> Result<Export, NbdError>
     let mut handshake = Handshake { stream, deadline, no_zeroes: false };
     handshake.greet()?;
     let structured = handshake.structured_reply()?;
-    let allocation = if structured { handshake.meta_context(name)? } else { None };
+    let wanted = context.unwrap_or(BASE_ALLOCATION);
+    let allocation = if structured { handshake.meta_context(name, wanted)? } else { None };
+    if context.is_some() && allocation.is_none() {
+        let reason = "Could not open image: Invalid argument".to_owned();
+        return Err(NbdError::Refused { reason, server: None });
+    }
     handshake.go(name, structured, allocation)
 }
 
@@ -100,8 +110,8 @@ impl Handshake<'_> {
     }
 
     /// Asks for the context that tells zeroes from data, and gets its number.
-    fn meta_context(&mut self, name: &str) -> Result<Option<u32>, NbdError> {
-        let data = [&text(name)[..], &1_u32.to_be_bytes(), &text(BASE_ALLOCATION)].concat();
+    fn meta_context(&mut self, name: &str, wanted: &str) -> Result<Option<u32>, NbdError> {
+        let data = [&text(name)[..], &1_u32.to_be_bytes(), &text(wanted)].concat();
         self.write(&option(Opt::SetMetaContext, &data))?;
         let mut context = None;
         for _ in 0..MAX_REPLIES {
@@ -111,7 +121,7 @@ impl Handshake<'_> {
                 rep::META_CONTEXT => {
                     let mut fields = Fields(&data);
                     let number = fields.u32();
-                    if fields.0 != BASE_ALLOCATION.as_bytes() {
+                    if fields.0 != wanted.as_bytes() {
                         return Err(NbdError::protocol("The server offers another meta context"));
                     }
                     context = number;

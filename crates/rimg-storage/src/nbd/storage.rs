@@ -20,12 +20,16 @@ const MAX_STATUS_BYTES: u64 = 1 << 31;
 const ZERO_BUFFER_BYTES: u64 = 1 << 20;
 
 /// How an exported disk is opened; the default is for reading.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NbdOptions {
     /// Whether it will be written, too.
     pub writable: bool,
     /// When what was written is durable; the server's page cache is its own business.
     pub cache: CacheMode,
+    /// The metadata context that is taken for `base:allocation`, to look at another one as if it
+    /// told of holes and zeroes: QEMU's `x-dirty-bitmap`. The server has to have it. What is
+    /// read, and copied, is what that says, and not what the disk holds.
+    pub context: Option<String>,
 }
 
 /// A disk that a server exports. Its length is fixed.
@@ -45,10 +49,10 @@ impl NbdStorage {
     /// [`NbdError`]; a disk that the server exports for reading cannot be opened for writing.
     pub fn connect(address: &NbdAddress, options: NbdOptions) -> Result<Self, NbdError> {
         let stream = address.server.connect()?;
-        let export = negotiate(&stream, &address.export)?;
+        let export = negotiate(&stream, &address.export, options.context.as_deref())?;
         let connection = Connection::new(stream, export.structured)?;
         let storage = Self { connection, export, options, whole_blocks: RwLock::new(()) };
-        if options.writable && storage.has(flag::READ_ONLY) {
+        if storage.options.writable && storage.has(flag::READ_ONLY) {
             let reason = "Could not open image: Permission denied".to_owned();
             return Err(NbdError::Refused { reason, server: None });
         }
@@ -209,15 +213,18 @@ impl Storage for NbdStorage {
             self.connection.block_status(request(Command::BlockStatus, 0, blocks.start, len)?)?;
         let runs = block_status(&payload, context, &blocks)
             .map_err(|reason| io::Error::new(io::ErrorKind::InvalidData, reason))?;
-        let is_zero = runs.first().is_some_and(|run| run.is_zero);
-        let alike = runs.iter().take_while(|run| run.is_zero == is_zero);
+        let first = runs.first().map(|run| run.kind()).unwrap_or_default();
+        let alike = runs.iter().take_while(|run| run.kind() == first);
         let len = alike.fold(0_u64, |len, run| len.saturating_add(run.len_bytes));
         let len = blocks.start.saturating_add(len).saturating_sub(at);
         if len == 0 {
             // Only the part of the first block before `at` was told of.
             return Ok(StorageRun::data(left.min(self.block_bytes())));
         }
-        Ok(StorageRun { len_bytes: len.min(left), is_data: !is_zero })
+        let (is_hole, is_zero) = first;
+        // Zeroes are a hole to whoever reads: nothing is there that would have to be read.
+        let is_allocated = !is_hole && !is_zero;
+        Ok(StorageRun { len_bytes: len.min(left), is_data: !is_zero, is_allocated })
     }
 
     fn align_bytes(&self) -> u32 {

@@ -245,7 +245,15 @@ impl ReplyStart {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Status {
     pub(super) len_bytes: u64,
+    /// Takes up no space.
+    pub(super) is_hole: bool,
     pub(super) is_zero: bool,
+}
+
+impl Status {
+    pub(super) fn kind(&self) -> (bool, bool) {
+        (self.is_hole, self.is_zero)
+    }
 }
 
 /// Reads the payload of a block status chunk for the context `context`: runs of length 0 and none
@@ -255,6 +263,8 @@ pub(super) fn block_status(
     context: u32,
     range: &Range<u64>,
 ) -> Result<Vec<Status>, &'static str> {
+    /// In the context `base:allocation`: takes up no space.
+    const STATE_HOLE: u32 = 1;
     /// In the context `base:allocation`: reads as zeroes.
     const STATE_ZERO: u32 = 1 << 1;
     let mut fields = Fields(payload);
@@ -273,7 +283,11 @@ pub(super) fn block_status(
         let len_bytes = u64::from(len).min(left);
         left = left.saturating_sub(len_bytes);
         if len_bytes > 0 {
-            runs.push(Status { len_bytes, is_zero: flags & STATE_ZERO != 0 });
+            runs.push(Status {
+                len_bytes,
+                is_hole: flags & STATE_HOLE != 0,
+                is_zero: flags & STATE_ZERO != 0,
+            });
         }
     }
     if runs.is_empty() { Err("block status without an extent") } else { Ok(runs) }
@@ -328,10 +342,13 @@ mod tests {
         let payload = |words: &[u32]| -> Vec<u8> {
             words.iter().flat_map(|word| word.to_be_bytes()).collect()
         };
-        let run = |len_bytes, is_zero| Status { len_bytes, is_zero };
+        let run = |len_bytes, is_hole, is_zero| Status { len_bytes, is_hole, is_zero };
         let status = |words: &[u32]| block_status(&payload(words), 9, &(0..100));
-        assert_eq!(status(&[9, 60, 3, 60, 0]), Ok(vec![run(60, true), run(40, false)]));
-        assert_eq!(status(&[9, 100, 1, 60, 0]), Ok(vec![run(100, false)]));
+        assert_eq!(
+            status(&[9, 60, 3, 60, 0]),
+            Ok(vec![run(60, true, true), run(40, false, false)])
+        );
+        assert_eq!(status(&[9, 100, 1, 60, 0]), Ok(vec![run(100, true, false)]));
         assert_eq!(status(&[8, 60, 3]), Err("block status of a context that was not asked for"));
         assert_eq!(status(&[9, 0, 3]), Err("block status with an empty extent"));
         assert_eq!(status(&[9, 1]), Err("block status with half an extent"));

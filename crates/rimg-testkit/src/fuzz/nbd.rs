@@ -21,7 +21,8 @@ pub fn nbd(input: &[u8]) {
     let server = FakeNbd::start(move |mut talk| play(&mut talk, &said));
     let address =
         NbdAddress { server: NbdServer::Unix(server.socket().to_owned()), export: "e".to_owned() };
-    let options = NbdOptions { writable: true, cache: CacheMode::Writethrough };
+    let options =
+        NbdOptions { writable: true, cache: CacheMode::Writethrough, ..NbdOptions::default() };
     if let Ok(disk) = NbdStorage::connect(&address, options) {
         use_it(&disk);
     }

@@ -235,8 +235,13 @@ fn entries(opened: &Opened, range: Range<u64>) -> impl Iterator<Item = Result<Ma
     })
 }
 
-/// Holes in the files of flat extents are data that is zero, unlike those of raw images.
+/// Holes in the files of flat extents are data that is zero, unlike those of raw images. What a
+/// server calls a hole but not zero has nothing.
 fn as_shown(opened: &Opened, entry: MapEntry) -> MapEntry {
+    let is_raw = opened.format_at(entry.depth) == "raw";
+    if is_raw && entry.data && entry.place.is_none() {
+        return MapEntry { present: false, data: false, ..entry };
+    }
     let is_flat = entry.zero && entry.place.is_some() && opened.format_at(entry.depth) == "vmdk";
     MapEntry { data: entry.data || is_flat, ..entry }
 }
