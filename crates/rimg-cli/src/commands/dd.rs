@@ -175,6 +175,7 @@ fn copy(run: &Run<'_>, mut args: Args, input: &OsStr, output: &OsStr) -> Result<
         list: &list,
         backing: None,
         backing_format: None,
+        several_sources: false,
         compress: false,
         secrets: &secrets,
     };

@@ -268,11 +268,6 @@ impl PlannedImage {
         Ok(options)
     }
 
-    /// Whether it is to lie above another image.
-    pub(crate) fn has_backing(&self) -> bool {
-        self.chosen.plain("backing_file").is_some()
-    }
-
     /// What has to be said to open the image once it is made: the key of an encrypted one.
     pub(crate) fn open_options(&self) -> RawOptions {
         let mut options = self.secrets.clone();
@@ -343,11 +338,17 @@ pub(crate) struct TargetWishes<'a> {
     pub(crate) backing: Option<&'a str>,
     /// `-F`
     pub(crate) backing_format: Option<&'a str>,
+    /// More than one.
+    pub(crate) several_sources: bool,
     /// `-c`
     pub(crate) compress: bool,
     /// Secrets that options may name.
     pub(crate) secrets: &'a RawOptions,
 }
+
+/// Several sources become one disk, which has nothing in common with what lies below the target.
+pub(crate) const BACKING_FOR_SEVERAL: &str =
+    "Having a backing file for the target makes no sense when concatenating multiple input images";
 
 /// Checks everything that can be known before the target of a conversion is made.
 ///
@@ -371,7 +372,11 @@ pub(crate) fn plan_target(
     set(&mut chosen, &table, "backing_fmt", wishes.backing_format, || {
         format!("Backing file format not supported for file format '{format_name}'")
     })?;
-    if chosen.plain("backing_file").is_some() && chosen.plain("backing_fmt").is_none() {
+    let has_backing = chosen.plain("backing_file").is_some();
+    if has_backing && wishes.several_sources {
+        return Err(BACKING_FOR_SEVERAL.to_owned());
+    }
+    if has_backing && chosen.plain("backing_fmt").is_none() {
         return Err("Use of backing file requires explicit backing format".to_owned());
     }
     if wishes.compress {

@@ -12,7 +12,8 @@ mod protocol;
 mod shown;
 
 pub(crate) use create::{
-    NewImage, TargetWishes, creatable_format, guard, plan_target, require_compression,
+    BACKING_FOR_SEVERAL, NewImage, TargetWishes, creatable_format, guard, plan_target,
+    require_compression,
 };
 pub(crate) use name::{ImageName, combine};
 pub(crate) use open::{

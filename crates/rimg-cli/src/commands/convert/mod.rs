@@ -331,8 +331,8 @@ fn open_target(args: &Args, size_bytes: u64) -> Result<Target, Stop> {
     if args.no_create {
         let name = ImageName::parse(&args.target, args.target_image_opts, &mut how)?;
         how.format.get_or_insert_with(|| "raw".to_owned());
-        if args.backing.is_some() {
-            check_backing(args)?;
+        if args.backing.is_some() && args.sources.len() > 1 {
+            return Err(Stop::failed(images::BACKING_FOR_SEVERAL));
         }
         how.cache = images::target_cache(args.target_cache.as_deref())?;
         let opened = images::open(&name, &how)?;
@@ -347,14 +347,12 @@ fn open_target(args: &Args, size_bytes: u64) -> Result<Target, Stop> {
         list: &args.options,
         backing: args.backing.as_deref(),
         backing_format: args.backing_format.as_deref(),
+        several_sources: args.sources.len() > 1,
         compress: args.compress,
         secrets: &args.secrets,
     };
     let planned =
         images::plan_target(&args.target, format, wishes, size_bytes).map_err(Stop::failed)?;
-    if planned.has_backing() {
-        check_backing(args)?;
-    }
     how.cache = images::target_cache(args.target_cache.as_deref())?;
     how.format = Some(format.to_owned());
     how.options = planned.open_options();
@@ -369,15 +367,4 @@ fn open_target(args: &Args, size_bytes: u64) -> Result<Target, Stop> {
     // On failure the guard removes what was made.
     let opened = images::open(&name, &how)?;
     Ok(Target { opened, guard, name, how })
-}
-
-/// Several sources become one disk, which has nothing in common with what lies below the target.
-fn check_backing(args: &Args) -> Result<(), Stop> {
-    if args.sources.len() > 1 {
-        return Err(Stop::failed(
-            "Having a backing file for the target makes no sense when concatenating multiple \
-             input images",
-        ));
-    }
-    Ok(())
 }

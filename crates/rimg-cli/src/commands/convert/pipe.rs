@@ -105,6 +105,7 @@ pub(super) fn to_output(args: &Args, watch: &Watch<'_>) -> Result<(), Stop> {
         list: &args.options,
         backing: None,
         backing_format: None,
+        several_sources: false,
         compress: args.compress,
         secrets: &args.secrets,
     };
