@@ -143,6 +143,7 @@ fn complete(
     // Nobody has seen the file yet: there is no order to keep.
     image.lock()?.relaxed = true;
     if maps {
+        let _claim = image.claim_disk()?;
         image.preallocate(0..options.size_bytes, options.preallocation)?;
     }
     if let Some(NewEncryption::Luks(wanted)) = &options.encryption {

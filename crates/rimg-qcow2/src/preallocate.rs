@@ -3,33 +3,42 @@
 
 use crate::address::Geometry;
 use crate::image::{Qcow2Image, State};
-use crate::map::entry_at;
 use crate::table::{Cluster, L2Entry};
 use core::ops::Range;
-use rimg_core::{Error, ImageWrite as _, Preallocation, Result, Zeroing, num, op};
+use rimg_core::{Error, Preallocation, Result, Zeroing, num, op};
 
 /// `full` writes zeroes in pieces of this size.
 const BUFFER_BYTES: usize = 1 << 20;
 
 impl Qcow2Image {
     /// Maps every cluster of `range` that is not mapped yet, and reserves space as `how` says.
+    /// `range` reads as zeroes then, also where the backing image has something for it. The caller
+    /// has claimed the disk, and makes durable what is done here.
     pub(crate) fn preallocate(&self, range: Range<u64>, how: Preallocation) -> Result<()> {
         if how == Preallocation::Off || range.is_empty() {
             return Ok(());
         }
         let g = self.geometry;
-        let (_claim, _) = self.claim_unchanged(&range)?;
-        if let Some(rest) = self.rest_of_cluster(&range)? {
-            self.reserve(rest, how)?;
+        let mut guest = range.start;
+        if g.in_cluster(guest) != 0 {
+            let whole = guest.next_multiple_of(g.cluster_bytes()).min(range.end);
+            self.preallocate_rest(guest..whole, how)?;
+            guest = whole;
         }
         let window_bytes = g.l2_coverage_bytes();
-        let mut guest = g.cluster_start(range.start);
+        let below = self.backing.as_ref().map_or(0, |backing| backing.size_bytes());
+        let new = match how {
+            _ if below <= range.start => New::Blank,
+            // Space that is not there, or not decrypted to zeroes, is not left to be read.
+            Preallocation::Falloc | Preallocation::Full if self.encryption.is_none() => New::Data,
+            _ => New::Zero,
+        };
         let mut file_end = 0;
         let mut last = None;
         while guest < range.end {
             let window_end = num::align_down(guest, window_bytes).saturating_add(window_bytes);
             let end = range.end.min(window_end);
-            let mapped = self.map_unmapped(guest..end, how)?;
+            let mapped = self.map_unmapped(guest..end, new)?;
             for (guest, host) in mapped {
                 file_end = file_end.max(host.end);
                 last = Some((guest, host.clone()));
@@ -54,7 +63,39 @@ impl Qcow2Image {
             let data = self.data_writer()?;
             data.set_len_bytes(file_end).map_err(Error::io("extend file", len))?;
         }
-        self.flush()
+        Ok(())
+    }
+
+    /// As [`preallocate`](Self::preallocate), for what is behind the start of one cluster.
+    fn preallocate_rest(&self, rest: Range<u64>, how: Preallocation) -> Result<()> {
+        let g = self.geometry;
+        if let Some(place) = self.rest_of_cluster(&rest)? {
+            return self.reserve(place, how);
+        }
+        if self.backing.is_some() && self.zero_blank_rest(&rest)? {
+            return Ok(());
+        }
+        let cluster = g.cluster_start(rest.start)..rest.end;
+        for (_, host) in self.map_unmapped(cluster, New::Blank)? {
+            self.reserve(host, how)?;
+        }
+        Ok(())
+    }
+
+    /// Writes zeroes behind the start of a cluster that is blank, without subclusters: the start
+    /// comes up from what lies below. It is written as well where it is zero, as a map shows holes
+    /// within a cluster. Returns false for other clusters. The caller has claimed the disk.
+    pub(crate) fn zero_blank_rest(&self, rest: &Range<u64>) -> Result<bool> {
+        let g = self.geometry;
+        if g.extended_l2 || self.entry(&mut *self.lock()?, rest.start)? != L2Entry::default() {
+            return Ok(false);
+        }
+        let start = g.cluster_start(rest.start);
+        let mut bytes = vec![0; num::to_usize(rest.end.saturating_sub(start))?];
+        let (from_below, _) = bytes.split_at_mut(num::to_usize(g.in_cluster(rest.start))?);
+        self.read(from_below, start)?;
+        self.write_claimed(&bytes, start)?;
+        Ok(true)
     }
 
     /// Where the start of `range` lies, if it is behind the start of a cluster that has a place of
@@ -80,14 +121,9 @@ impl Qcow2Image {
         Ok(is_own.then(|| at(range.start)..at(end)))
     }
 
-    /// Maps the clusters of `range` without a place, which one L2 table covers: blank ones, and
-    /// zeroes that hide what a backing image holds. Returns where runs of them start on the disk,
-    /// and their places.
-    fn map_unmapped(
-        &self,
-        range: Range<u64>,
-        how: Preallocation,
-    ) -> Result<Vec<(u64, Range<u64>)>> {
+    /// Maps the blank clusters of `range`, which one L2 table covers. Returns where runs
+    /// of them start on the disk, and their places.
+    fn map_unmapped(&self, range: Range<u64>, new: New) -> Result<Vec<(u64, Range<u64>)>> {
         let g = self.geometry;
         let mut state = self.lock()?;
         let state = &mut *state;
@@ -96,7 +132,7 @@ impl Qcow2Image {
         while guest < range.end {
             let mut clusters = 0_u64;
             let start = guest;
-            while guest < range.end && has_no_place(self.entry(state, guest)?, g) {
+            while guest < range.end && self.entry(state, guest)? == L2Entry::default() {
                 clusters += 1;
                 guest = guest.saturating_add(g.cluster_bytes());
             }
@@ -119,7 +155,7 @@ impl Qcow2Image {
                 }
                 host
             };
-            self.map_run(state, start..guest, host, how)?;
+            self.map_run(state, start..guest, host, new)?;
             // Subclusters behind the end of the disk need no space.
             let disk_end = num::align_up(range.end, g.subcluster_bytes()).unwrap_or(u64::MAX);
             let len = g.cluster_offset(clusters).min(disk_end.saturating_sub(start));
@@ -128,30 +164,24 @@ impl Qcow2Image {
         Ok(places)
     }
 
-    /// Enters clusters in a row, from `host` on, for the entries of `range`, which have no places
-    /// and which one L2 table holds.
-    fn map_run(
-        &self,
-        state: &mut State,
-        range: Range<u64>,
-        host: u64,
-        how: Preallocation,
-    ) -> Result<()> {
+    /// Enters clusters in a row, from `host` on, for the entries of `range`, which are blank and
+    /// which one L2 table holds.
+    fn map_run(&self, state: &mut State, range: Range<u64>, host: u64, new: New) -> Result<()> {
         let g = self.geometry;
         let mut guest = range.start;
         while guest < range.end {
             self.make_room(state)?;
-            let left = g.cluster_index(
-                range.end.saturating_sub(guest).saturating_add(g.cluster_bytes() - 1),
-            );
+            let left = g.clusters_for(range.end.saturating_sub(guest));
             let host = host.saturating_add(guest.saturating_sub(range.start));
             let entries = self.entries_mut(state, guest)?;
             let width = num::to_usize(g.l2_entry_bytes())?;
             let mut entered = 0;
             for place in entries.chunks_exact_mut(width).take(num::to_usize(left)?) {
                 let host = host.saturating_add(g.cluster_offset(entered));
-                let new = placed(entry_at(place, 0, g), host, how, g);
-                for (field, value) in place.chunks_exact_mut(8).zip([new.descriptor, new.bitmap]) {
+                let entry = new.entry(host, g);
+                for (field, value) in
+                    place.chunks_exact_mut(8).zip([entry.descriptor, entry.bitmap])
+                {
                     field.copy_from_slice(&value.to_be_bytes());
                 }
                 entered += 1;
@@ -186,21 +216,28 @@ impl Qcow2Image {
     }
 }
 
-/// Whether a cluster is to get a place.
-fn has_no_place(entry: L2Entry, g: Geometry) -> bool {
-    entry == L2Entry::default() || entry.is_plain_zero(g)
+/// What becomes of a blank cluster that gets a place, in which there are zeroes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum New {
+    /// Nothing lies below. With subclusters, having space is one thing and having data another:
+    /// such a cluster stays blank.
+    Blank,
+    /// Data.
+    Data,
+    /// Zeroes that have a place.
+    Zero,
 }
 
-/// The entry of a cluster that had no place and gets one, in which there are zeroes.
-fn placed(old: L2Entry, host: u64, how: Preallocation, g: Geometry) -> L2Entry {
-    let data = L2Entry::standard(host, g);
-    match (old.is_plain_zero(g), how) {
-        // With subclusters, having space is one thing and having data another.
-        (false, _) => L2Entry { bitmap: 0, ..data },
-        // There may not be any space: zeroes are not left to what is there.
-        (true, Preallocation::Off | Preallocation::Metadata) => {
-            L2Entry { descriptor: data.descriptor | old.descriptor, bitmap: old.bitmap }
+impl New {
+    fn entry(self, host: u64, g: Geometry) -> L2Entry {
+        let data = L2Entry::standard(host, g);
+        match self {
+            Self::Blank => L2Entry { bitmap: 0, ..data },
+            Self::Data => data,
+            Self::Zero => {
+                let zero = L2Entry::zero(g);
+                L2Entry { descriptor: data.descriptor | zero.descriptor, bitmap: zero.bitmap }
+            }
         }
-        (true, Preallocation::Falloc | Preallocation::Full) => data,
     }
 }

@@ -1,8 +1,8 @@
 //! Growing and shrinking the disk.
 //!
 //! ```text
-//! grow:    larger L1 table ── header ── zeroes where something would come up ── sync ── size
-//!          (and if space for it cannot be had after all, it is shrunk again)
+//! grow:    larger L1 table ── header ── zeroes where something would come up, and preallocation
+//!          ── sync ── size
 //! shrink:  L2, L1 tables without what is behind the end, zeroes there in an external data file
 //!          ── sync ── size ── sync ── its clusters are free ── refcount table without blocks
 //!          that count nothing ── sync ── shorter files
@@ -32,40 +32,33 @@ impl Resize for Qcow2Image {
             Some(file) => file.len_bytes().map_err(Error::io("read data file length", 0))?,
             None => 0,
         };
-        let old = {
-            let _claim = self.claim_disk()?;
-            let old = self.size_bytes();
-            let header = self.lock()?.header.clone();
-            if header.snapshot_count > 0 && header.version < 3 {
-                // Snapshots of version 2 do not record the size of the disk they are of.
-                return refuse("Can't resize a v2 image which has snapshots");
+        let _claim = self.claim_disk()?;
+        let old = self.size_bytes();
+        let header = self.lock()?.header.clone();
+        if header.snapshot_count > 0 && header.version < 3 {
+            // Snapshots of version 2 do not record the size of the disk they are of.
+            return refuse("Can't resize a v2 image which has snapshots");
+        }
+        if header.autoclear & spec::autoclear::DATA_FILE_RAW != 0
+            && preallocation == Preallocation::Off
+            && size_bytes > old
+        {
+            // The data file is what it is only with every cluster in its place.
+            preallocation = Preallocation::Metadata;
+        }
+        self.begin_resizing_bitmaps(&mut *self.lock()?)?;
+        if size_bytes < old {
+            if preallocation != Preallocation::Off {
+                return refuse("Preallocation can't be used for shrinking an image");
             }
-            if header.autoclear & spec::autoclear::DATA_FILE_RAW != 0
-                && preallocation == Preallocation::Off
-                && size_bytes > old
-            {
-                // The data file is what it is only with every cluster in its place.
-                preallocation = Preallocation::Metadata;
-            }
-            self.begin_resizing_bitmaps(&mut *self.lock()?)?;
-            if size_bytes < old {
-                if preallocation != Preallocation::Off {
-                    return refuse("Preallocation can't be used for shrinking an image");
-                }
-                return self.shrink(size_bytes, size_bytes);
-            }
-            let grown = self.grow(old, size_bytes);
-            if grown.is_err() {
-                self.size_bytes.store(old, Ordering::Release);
-            }
-            grown?;
-            old
-        };
-        let Err(error) = self.preallocate(old..size_bytes, preallocation) else { return Ok(()) };
-        // The change of size has failed: what somebody wrote behind the old end meanwhile goes
-        // with it. The first error is the one that tells what went wrong.
-        let end = data_file_end.max(old);
-        let _ = self.claim_disk().and_then(|_claim| self.shrink(old, end));
+            return self.shrink(size_bytes, size_bytes);
+        }
+        let Err(error) = self.grow(old..size_bytes, preallocation) else { return Ok(()) };
+        if preallocation != Preallocation::Off {
+            // Nothing keeps what was reserved. The first error tells what went wrong.
+            let _ = self.shrink(old, data_file_end.max(old));
+        }
+        self.size_bytes.store(old, Ordering::Release);
         Err(error)
     }
 }
@@ -76,7 +69,8 @@ fn refuse<T>(reason: &str) -> Result<T> {
 
 impl Qcow2Image {
     /// The caller has claimed the disk.
-    fn grow(&self, old: u64, size_bytes: u64) -> Result<()> {
+    fn grow(&self, new: Range<u64>, preallocation: Preallocation) -> Result<()> {
+        let Range { start: old, end: size_bytes } = new;
         {
             let mut state = self.lock()?;
             let going = self.unlink_behind(&mut state, old)?;
@@ -94,7 +88,8 @@ impl Qcow2Image {
         }
         // For us it is that long already: what comes up is zero before it is on disk.
         self.size_bytes.store(size_bytes, Ordering::Release);
-        self.zero_behind(old..size_bytes)?;
+        self.zero_behind(new.clone(), preallocation)?;
+        self.preallocate(new, preallocation)?;
         let mut state = self.lock()?;
         self.catch_up(&mut state)?;
         self.barrier(&state)?;
@@ -102,18 +97,20 @@ impl Qcow2Image {
     }
 
     /// Zeroes what would come up when the disk grows: the rest of a cluster that was cut when the
-    /// disk shrank, and what a longer backing image holds.
-    fn zero_behind(&self, new: Range<u64>) -> Result<()> {
+    /// disk shrank, and what a longer backing image holds, as far as preallocation does not.
+    fn zero_behind(&self, new: Range<u64>, preallocation: Preallocation) -> Result<()> {
         let g = self.geometry;
         let cut = new.start..new.start.next_multiple_of(g.cluster_bytes()).min(new.end);
         let mut rest = vec![0; num::to_usize(cut.end.saturating_sub(cut.start))?];
         self.read(&mut rest, cut.start)?;
-        if !zeroes::is_zero(&rest) {
+        if !zeroes::is_zero(&rest) && !self.zero_blank_rest(&cut)? {
             self.zero_claimed(cut)?;
         }
         let below = self.backing.as_ref().map_or(0, |backing| backing.size_bytes());
-        if below > new.start {
-            self.zero_claimed(new.start..below.min(new.end))?;
+        let says_zero = g.zero_flag || g.extended_l2;
+        if below > new.start && (preallocation == Preallocation::Off || !says_zero) {
+            // All of it, as QEMU does, and not only up to where the backing image ends.
+            self.zero_claimed(new)?;
         }
         Ok(())
     }
