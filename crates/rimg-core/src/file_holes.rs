@@ -36,8 +36,8 @@ struct LookedInto<'a> {
 }
 
 impl<'a> FileHoles<'a> {
-    /// Looks at an image, once: what is written later is found, but not that holes became many, nor a
-    /// hole where there was data.
+    /// Looks at an image, once: what is written later is found, but not that holes became many,
+    /// nor a hole where there was data.
     #[must_use]
     pub fn of(image: &'a dyn BlockImage) -> Self {
         let Some(info) = image.info().ok().filter(|info| info.preallocated != Some(false)) else {

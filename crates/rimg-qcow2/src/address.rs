@@ -77,6 +77,11 @@ impl Geometry {
         offset & !self.cluster_bytes().wrapping_sub(1)
     }
 
+    /// Whether entries can say that something is zero.
+    pub(crate) const fn has_zeroes(self) -> bool {
+        self.zero_flag || self.extended_l2
+    }
+
     /// How many clusters `bytes` need.
     pub(crate) const fn clusters_for(self, bytes: u64) -> u64 {
         bytes.div_ceil(self.cluster_bytes())

@@ -12,33 +12,32 @@ const BUFFER_BYTES: usize = 1 << 20;
 
 impl Qcow2Image {
     /// Maps every cluster of `range` that is not mapped yet, and reserves space as `how` says.
-    /// `range` reads as zeroes then, also where the backing image has something for it. The caller
-    /// has claimed the disk, and makes durable what is done here.
+    /// What is mapped hides what the backing image has there, but in version 2. The caller has
+    /// claimed the disk, and makes durable what is done here.
     pub(crate) fn preallocate(&self, range: Range<u64>, how: Preallocation) -> Result<()> {
         if how == Preallocation::Off || range.is_empty() {
             return Ok(());
         }
         let g = self.geometry;
-        let mut guest = range.start;
-        if g.in_cluster(guest) != 0 {
-            let whole = guest.next_multiple_of(g.cluster_bytes()).min(range.end);
-            self.preallocate_rest(guest..whole, how)?;
-            guest = whole;
+        // A new image is laid out as qemu-img does it: encrypted, it reads as noise.
+        let is_noise = self.encryption.is_some() && range.start > 0;
+        if is_noise && !g.has_zeroes() {
+            return self.write_zero_bytes(range);
         }
+        let new = if is_noise { New::Zero } else { self.new_entries(&range, how) };
         let window_bytes = g.l2_coverage_bytes();
-        let below = self.backing.as_ref().map_or(0, |backing| backing.size_bytes());
-        let new = match how {
-            _ if below <= range.start => New::Blank,
-            // Space that is not there, or not decrypted to zeroes, is not left to be read.
-            Preallocation::Falloc | Preallocation::Full if self.encryption.is_none() => New::Data,
-            _ => New::Zero,
-        };
         let mut file_end = 0;
         let mut last = None;
+        let mut guest = range.start;
         while guest < range.end {
             let window_end = num::align_down(guest, window_bytes).saturating_add(window_bytes);
-            let end = range.end.min(window_end);
-            let mapped = self.map_unmapped(guest..end, new)?;
+            let mut end = range.end.min(window_end);
+            let mapped = if g.in_cluster(guest) == 0 {
+                self.map_unmapped(guest..end, new)?
+            } else {
+                end = range.end.min(guest.next_multiple_of(g.cluster_bytes()));
+                self.map_rest(guest..end, how)?
+            };
             for (guest, host) in mapped {
                 file_end = file_end.max(host.end);
                 last = Some((guest, host.clone()));
@@ -66,20 +65,38 @@ impl Qcow2Image {
         Ok(())
     }
 
-    /// As [`preallocate`](Self::preallocate), for what is behind the start of one cluster.
-    fn preallocate_rest(&self, rest: Range<u64>, how: Preallocation) -> Result<()> {
-        let g = self.geometry;
+    /// What blank clusters of `range` become.
+    fn new_entries(&self, range: &Range<u64>, how: Preallocation) -> New {
+        let below = self.backing.as_ref().map_or(0, |backing| backing.size_bytes());
+        match how {
+            // Version 2 has no zeroes.
+            _ if !self.geometry.has_zeroes() => New::Blank,
+            _ if below <= range.start => New::Blank,
+            Preallocation::Falloc | Preallocation::Full => New::Data,
+            // There may not be any space: zeroes are not left to what is there.
+            Preallocation::Off | Preallocation::Metadata => New::Zero,
+        }
+    }
+
+    /// As [`map_unmapped`](Self::map_unmapped), for the cluster that a disk ended within: behind
+    /// its old end there is `rest`, and what the cluster shows before that stays.
+    fn map_rest(&self, rest: Range<u64>, how: Preallocation) -> Result<Vec<(u64, Range<u64>)>> {
         if let Some(place) = self.rest_of_cluster(&rest)? {
-            return self.reserve(place, how);
+            self.reserve(place, how)?;
+            return Ok(Vec::new());
         }
-        if self.backing.is_some() && self.zero_blank_rest(&rest)? {
-            return Ok(());
+        let shows_more = self.backing.is_some() || self.encryption.is_some();
+        if shows_more && self.zero_blank_rest(&rest)? {
+            return Ok(Vec::new());
         }
-        let cluster = g.cluster_start(rest.start)..rest.end;
-        for (_, host) in self.map_unmapped(cluster, New::Blank)? {
-            self.reserve(host, how)?;
+        let start = self.geometry.cluster_start(rest.start);
+        if self.has_data_file() && self.entry(&mut *self.lock()?, start)? == L2Entry::default() {
+            // What a cluster in its place held before must not come up again.
+            self.data_writer()?
+                .write_zeroes_at(start..rest.start, Zeroing::MayPunch)
+                .map_err(Error::io("clear clusters", start))?;
         }
-        Ok(())
+        self.map_unmapped(start..rest.end, New::Blank)
     }
 
     /// Writes zeroes behind the start of a cluster that is blank, without subclusters: the start

@@ -54,8 +54,8 @@ impl Resize for Qcow2Image {
             return self.shrink(size_bytes, size_bytes);
         }
         let Err(error) = self.grow(old..size_bytes, preallocation) else { return Ok(()) };
-        if preallocation != Preallocation::Off {
-            // Nothing keeps what was reserved. The first error tells what went wrong.
+        if matches!(error, Error::Io { .. }) {
+            // Nothing keeps what was written, or reserved. The first error tells what went wrong.
             let _ = self.shrink(old, data_file_end.max(old));
         }
         self.size_bytes.store(old, Ordering::Release);
@@ -107,8 +107,13 @@ impl Qcow2Image {
             self.zero_claimed(cut)?;
         }
         let below = self.backing.as_ref().map_or(0, |backing| backing.size_bytes());
-        let says_zero = g.zero_flag || g.extended_l2;
-        if below > new.start && (preallocation == Preallocation::Off || !says_zero) {
+        if below <= new.start {
+            return Ok(());
+        }
+        if !g.has_zeroes() {
+            // Bytes, which take space.
+            self.zero_claimed(new.start..below.min(new.end))?;
+        } else if preallocation == Preallocation::Off {
             // All of it, as QEMU does, and not only up to where the backing image ends.
             self.zero_claimed(new)?;
         }

@@ -190,7 +190,7 @@ impl Qcow2Image {
         Ok(true)
     }
 
-    fn write_zero_bytes(&self, range: Range<u64>) -> Result<()> {
+    pub(crate) fn write_zero_bytes(&self, range: Range<u64>) -> Result<()> {
         let len = range.end.saturating_sub(range.start);
         let buffer = vec![0; num::to_usize(len.min(BUFFER_BYTES))?];
         let mut at = range.start;

@@ -105,7 +105,9 @@ impl Recorded {
         model.write(&seen, 0);
         let size = end + (1 + rng.below(300)) * 512;
         let mut changed = Vec::new();
-        match crashed.image.resizer().unwrap().resize(size, Preallocation::Off) {
+        let how = [Preallocation::Off, Preallocation::Metadata, Preallocation::Full];
+        let how = how[num::to_usize(rng.below(3)).unwrap()];
+        match crashed.image.resizer().unwrap().resize(size, how) {
             Ok(()) => {
                 model.resize(size);
                 changed.push(end..size);

@@ -217,7 +217,13 @@ pub(crate) fn apply(op: &Op, image: &dyn BlockImage, model: &mut ModelDisk) {
 
 /// Snapshots of version 2 stand in the way.
 fn resize(image: &dyn BlockImage, model: &mut ModelDisk, size: u64) {
-    match image.resizer().unwrap().resize(size, Preallocation::Off) {
+    let grows = size > image.size_bytes();
+    let how = match size / 512 % 4 {
+        0 if grows => Preallocation::Metadata,
+        1 if grows => Preallocation::Full,
+        _ => Preallocation::Off,
+    };
+    match image.resizer().unwrap().resize(size, how) {
         Ok(()) => model.resize(size),
         Err(error) => {
             assert_eq!(error.to_string(), "Can't resize a v2 image which has snapshots");

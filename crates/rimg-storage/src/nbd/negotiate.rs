@@ -109,7 +109,7 @@ impl Handshake<'_> {
         }
     }
 
-    /// Asks for the context that tells zeroes from data, and gets its number.
+    /// Asks for the context `wanted`, and gets its number.
     fn meta_context(&mut self, name: &str, wanted: &str) -> Result<Option<u32>, NbdError> {
         let data = [&text(name)[..], &1_u32.to_be_bytes(), &text(wanted)].concat();
         self.write(&option(Opt::SetMetaContext, &data))?;

@@ -27,8 +27,8 @@ pub struct NbdOptions {
     /// When what was written is durable; the server's page cache is its own business.
     pub cache: CacheMode,
     /// The metadata context that is taken for `base:allocation`, to look at another one as if it
-    /// told of holes and zeroes: QEMU's `x-dirty-bitmap`. The server has to have it. What is
-    /// read, and copied, is what that says, and not what the disk holds.
+    /// told of holes and zeroes: QEMU's `x-dirty-bitmap`. The server has to have it. What it marks
+    /// as bit 1 is taken for zeroes, whatever the disk holds there.
     pub context: Option<String>,
 }
 
