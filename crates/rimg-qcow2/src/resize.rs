@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! grow:    larger L1 table ── header ── zeroes where something would come up, and preallocation
-//!          ── sync ── size
+//!          ── sync ── size ── sync
 //! shrink:  L2, L1 tables without what is behind the end, zeroes there in an external data file
 //!          ── sync ── size ── sync ── its clusters are free ── refcount table without blocks
 //!          that count nothing ── sync ── shorter files
@@ -93,7 +93,10 @@ impl Qcow2Image {
         let mut state = self.lock()?;
         self.catch_up(&mut state)?;
         self.barrier(&state)?;
-        self.write_size(&mut state, size_bytes)
+        self.write_size(&mut state, size_bytes)?;
+        // What is written behind the old end must not be found there by somebody who grows the
+        // disk after a crash that took the size back.
+        self.barrier(&state)
     }
 
     /// Zeroes what would come up when the disk grows: the rest of a cluster that was cut when the

@@ -89,6 +89,42 @@ fn what_a_shrunk_disk_lost_does_not_come_up_in_a_grown_one() {
     assert!(grown > 10, "{grown}");
 }
 
+/// A crash may take back that a disk grew, but not leave there what was written since.
+#[test]
+fn what_a_grown_disk_gained_does_not_come_up_when_it_grows_again() {
+    let mut taken_back = 0;
+    for (data_file, data_file_raw) in [(true, false), (true, true), (false, false)] {
+        let kind = Kind {
+            cluster_bits: 12,
+            extended_l2: false,
+            version_2: false,
+            refcount_bits: 16,
+            zstd: false,
+            data_file,
+            data_file_raw,
+            lazy_refcounts: false,
+            backing_bytes: 0,
+            size_bytes: 65_536,
+        };
+        let (recorded, mut model) = Recorded::new(&kind);
+        let image = open(&recorded.dir);
+        apply(&Op::Write { at: 0, len: 512, seed: 1 }, image.as_ref(), &mut model);
+        apply(&Op::Grow { by_sectors: 66 }, image.as_ref(), &mut model);
+        apply(&Op::Write { at: 65_024, len: 16_384, seed: 2 }, image.as_ref(), &mut model);
+        image.close().unwrap();
+        recorded.after_each_crash(false, |crashed| {
+            if crashed.image.size_bytes() == 65_536 {
+                let resizer = crashed.image.resizer().unwrap();
+                resizer.resize(131_072, Preallocation::Metadata).unwrap();
+                let gained = &crashed.read()[65_536..];
+                assert!(gained.iter().all(|byte| *byte == 0), "{}", crashed.what);
+                taken_back += 1;
+            }
+        });
+    }
+    assert!(taken_back > 10, "{taken_back}");
+}
+
 /// The rest of the (sub)cluster that a disk ends within is zeroed, and nothing else is.
 #[test]
 fn a_preallocated_disk_keeps_what_it_had() {
