@@ -26,7 +26,6 @@ impl Qcow2Image {
         }
         let new = if is_noise { New::Zero } else { self.new_entries(&range, how) };
         let window_bytes = g.l2_coverage_bytes();
-        let mut file_end = 0;
         let mut last = None;
         let mut guest = range.start;
         while guest < range.end {
@@ -39,30 +38,26 @@ impl Qcow2Image {
                 self.map_rest(guest..end, how)?
             };
             for (guest, host) in mapped {
-                file_end = file_end.max(host.end);
                 last = Some((guest, host.clone()));
                 self.reserve(host, how)?;
             }
             guest = g.cluster_start(end.saturating_add(g.cluster_bytes()).saturating_sub(1));
         }
-        let within = range.end.saturating_sub(num::align_down(range.end, g.subcluster_bytes()));
-        let beyond = if within == 0 { 0 } else { g.subcluster_bytes().saturating_sub(within) };
-        // The rest of the (sub)cluster that the disk ends within is written, as by QEMU.
-        if let Some((guest, host)) = last.filter(|_| beyond > 0 && self.encryption.is_none()) {
-            let at = host.start.saturating_add(range.end.saturating_sub(guest));
-            if host.end == at.saturating_add(beyond) {
-                let zeroes = vec![0; num::to_usize(beyond)?];
-                let data = self.data_writer()?;
-                data.write_all_at(&zeroes, at).map_err(Error::io("write zeroes", at))?;
-            }
+        last.map_or(Ok(()), |(guest, host)| self.fill_last(range.end, guest, &host))
+    }
+
+    /// Writes the rest of the (sub)cluster that the disk ends within, as QEMU does, where that is
+    /// in the run of clusters at `host`, which guest offset `guest` is mapped to.
+    fn fill_last(&self, disk_end: u64, guest: u64, host: &Range<u64>) -> Result<()> {
+        let subcluster_bytes = self.geometry.subcluster_bytes();
+        let end = num::align_up(disk_end, subcluster_bytes).unwrap_or(disk_end);
+        let host_of = |at: u64| host.start.saturating_add(at.saturating_sub(guest));
+        if end == disk_end || self.encryption.is_some() || host_of(end) != host.end {
+            return Ok(());
         }
-        let (data, _) = self.data();
-        let len = data.len_bytes().map_err(Error::io("read file length", 0))?;
-        if len < file_end {
-            let data = self.data_writer()?;
-            data.set_len_bytes(file_end).map_err(Error::io("extend file", len))?;
-        }
-        Ok(())
+        let zeroes = vec![0; num::to_usize(end.saturating_sub(disk_end))?];
+        let at = host_of(disk_end);
+        self.data_writer()?.write_all_at(&zeroes, at).map_err(Error::io("write zeroes", at))
     }
 
     /// What blank clusters of `range` become.
@@ -172,13 +167,26 @@ impl Qcow2Image {
                 }
                 host
             };
-            self.map_run(state, start..guest, host, new)?;
             // Subclusters behind the end of the disk need no space.
             let disk_end = num::align_up(range.end, g.subcluster_bytes()).unwrap_or(u64::MAX);
             let len = g.cluster_offset(clusters).min(disk_end.saturating_sub(start));
-            places.push((start, host..host.saturating_add(len)));
+            let host = host..host.saturating_add(len);
+            self.extend_data(host.end)?;
+            self.map_run(state, start..guest, host.start, new)?;
+            places.push((start, host));
         }
         Ok(places)
+    }
+
+    /// Makes the file with the data at least so long, before anything on disk refers to what it
+    /// gains: tables can be written as soon as they have changed.
+    fn extend_data(&self, end: u64) -> Result<()> {
+        let (data, _) = self.data();
+        let len = data.len_bytes().map_err(Error::io("read file length", 0))?;
+        if len >= end {
+            return Ok(());
+        }
+        self.data_writer()?.set_len_bytes(end).map_err(Error::io("extend file", len))
     }
 
     /// Enters clusters in a row, from `host` on, for the entries of `range`, which are blank and
