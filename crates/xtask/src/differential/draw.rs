@@ -111,6 +111,9 @@ impl Drawer<'_> {
         self.one(&[
             512,
             64 << 10,
+            // Within a cluster, and within its last subcluster.
+            195 * 512,
+            (2 << 20) - 512,
             1 << 20,
             (1 << 20) + 512,
             3 << 20,
@@ -428,7 +431,7 @@ impl Drawer<'_> {
             words.push("--shrink".to_owned());
         }
         // qemu-img's new sectors may show what was in bitmaps.
-        if image.bitmaps == 0 && self.rng.one_in(5) {
+        if image.bitmaps == 0 && self.rng.one_in(3) {
             let mode = self.one(&["off", "metadata", "falloc", "full"]);
             words.push(format!("--preallocation={mode}"));
         }
