@@ -253,6 +253,12 @@ pub(super) const ROWS: &[Row] = &[
         ..QUERY
     },
     Row {
+        name: "check of fragmented 4 KiB clusters",
+        args: "check -f qcow2 fine.qcow2",
+        goal: 5.0,
+        ..QUERY
+    },
+    Row {
         name: "check of 1 TiB scattered",
         args: "check -f qcow2 scattered.qcow2",
         goal: 5.0,
@@ -268,6 +274,12 @@ pub(super) const ROWS: &[Row] = &[
         name: "snapshot -a of a fragmented image",
         args: "snapshot -a s0 out/target",
         copies: SNAPSHOTS,
+        ..CHANGE
+    },
+    Row {
+        name: "snapshot -a of fragmented 4 KiB clusters",
+        args: "snapshot -a s0 out/target",
+        copies: &[("fine.qcow2", TARGET)],
         ..CHANGE
     },
     Row {
