@@ -69,7 +69,7 @@ impl<M: BlockMap> Blocks<M> {
                 buf.fill(0);
                 Ok(())
             }
-            ExtentKind::Backing => self.fetch_below(buf, at),
+            ExtentKind::Backing { .. } => self.fetch_below(buf, at),
             ExtentKind::Encoded { at: place, len_bytes, codec } => {
                 let block = self.range_of(at / self.block_bytes, self.size_bytes());
                 let encoded = Encoded { place, len_bytes, codec };

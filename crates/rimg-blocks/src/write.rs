@@ -89,7 +89,8 @@ impl<M: BlockMap> ImageWrite for Blocks<M> {
             let disk = 0..state.map.size_bytes();
             state.map.extent(disk.clone()).is_ok_and(|extent| {
                 let is_whole = extent.len_bytes >= disk.end;
-                is_whole && matches!(extent.kind, ExtentKind::Zero { .. } | ExtentKind::Backing)
+                is_whole
+                    && matches!(extent.kind, ExtentKind::Zero { .. } | ExtentKind::Backing { .. })
             })
         };
         matches!(self.below, Below::Nothing) && (in_file || has_nothing())
@@ -281,7 +282,7 @@ impl<M: BlockMap> Blocks<M> {
     pub(crate) fn is_zero(&self, kind: ExtentKind, at: u64) -> bool {
         match kind {
             ExtentKind::Zero { .. } => true,
-            ExtentKind::Backing => match &self.below {
+            ExtentKind::Backing { .. } => match &self.below {
                 Below::Nothing => true,
                 Below::LeftOut => false,
                 Below::Image(below) => below.size_bytes() <= at,

@@ -96,7 +96,8 @@ impl<M: BlockMap> Blocks<M> {
         // A run of blocks that have to be zeroed is not looked through for each of them.
         let block = self.range_of(range.start / self.block_bytes, range.end);
         let first = state.map.extent(range.start..block.end)?;
-        let is_unmarked = matches!(first.kind, ExtentKind::Backing) && state.map.marks_zeroes();
+        let is_unmarked =
+            matches!(first.kind, ExtentKind::Backing { .. }) && state.map.marks_zeroes();
         if is_unmarked || !self.is_zero(first.kind, range.start) {
             return Ok(None);
         }
@@ -162,7 +163,7 @@ impl<M: BlockMap> Blocks<M> {
             return Ok(blocks.end);
         }
         let extent = state.map.extent(range.clone())?;
-        if let ExtentKind::Zero { allocation: None } | ExtentKind::Backing = extent.kind
+        if let ExtentKind::Zero { allocation: None } | ExtentKind::Backing { .. } = extent.kind
             && extent.len_bytes >= range.end.saturating_sub(range.start)
         {
             let rest = range.start..self.range_of(blocks.end.saturating_sub(1), size).end;

@@ -257,7 +257,7 @@ impl<'a> Engine<'a> {
                 let extent = self.overlay.extent_at(at..range.end);
                 let extent = extent.map_err(|source| ConvertError::Map { at, source })?;
                 let mut len = extent.len_bytes;
-                if matches!(extent.kind, ExtentKind::Backing) {
+                if matches!(extent.kind, ExtentKind::Backing { .. }) {
                     len = len.min(to_u64(UNIT_BYTES));
                     zeroes.resize(usize::try_from(len).unwrap_or(UNIT_BYTES), 0);
                     let written = self.target.writer.write_at(&zeroes, at);

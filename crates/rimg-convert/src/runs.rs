@@ -36,8 +36,10 @@ impl<'a> Chain<'a> {
         };
         let depth = Some(run.depth);
         let kind = match run.kind {
-            ExtentKind::Backing if self.is_shared_below && !run.is_behind_end => RunKind::Shared,
-            ExtentKind::Backing => RunKind::Zero { allocation: None, depth: None },
+            ExtentKind::Backing { .. } if self.is_shared_below && !run.is_behind_end => {
+                RunKind::Shared
+            }
+            ExtentKind::Backing { .. } => RunKind::Zero { allocation: None, depth: None },
             ExtentKind::Zero { allocation } => RunKind::Zero { allocation, depth },
             ExtentKind::Data(place) => {
                 let (len, what) = layer.holes.run_at(place, run.end.saturating_sub(at))?;

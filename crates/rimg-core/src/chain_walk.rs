@@ -22,7 +22,7 @@ pub struct ChainRun {
     pub end: u64,
     /// Which image says so: 0 is the top. Where none says anything, the last one that was asked.
     pub depth: usize,
-    /// What it is. [`ExtentKind::Backing`] where no image says anything.
+    /// What it is. [`ExtentKind::Backing`] where no image says anything, as the last one has it.
     pub kind: ExtentKind,
     /// The guest bytes of which that image said so at once; the run is in there. Where none says
     /// anything, what was asked for.
@@ -66,7 +66,7 @@ impl<'a> ChainWalk<'a> {
         let mut run = ChainRun {
             end,
             depth: 0,
-            kind: ExtentKind::Backing,
+            kind: ExtentKind::Backing { allocation: None },
             whole: at..end,
             is_behind_end: false,
         };
@@ -78,8 +78,8 @@ impl<'a> ChainWalk<'a> {
             run.depth = depth;
             let (whole, kind) = layer.run_at(at)?;
             run.end = run.end.min(whole.end);
-            if !matches!(kind, ExtentKind::Backing) {
-                run.kind = kind.advanced(at.saturating_sub(whole.start));
+            run.kind = kind.advanced(at.saturating_sub(whole.start));
+            if !matches!(kind, ExtentKind::Backing { .. }) {
                 run.whole = whole.clone();
                 break;
             }
@@ -102,7 +102,13 @@ struct Layer<'a> {
 impl<'a> Layer<'a> {
     fn new(image: &'a dyn BlockImage, end: u64) -> Self {
         let size = image.size_bytes();
-        Self { image, size, end: end.min(size), run: 0..0, kind: ExtentKind::Backing }
+        Self {
+            image,
+            size,
+            end: end.min(size),
+            run: 0..0,
+            kind: ExtentKind::Backing { allocation: None },
+        }
     }
 
     /// The run around `at`, which is below the size.

@@ -45,7 +45,10 @@ pub enum ExtentKind {
         allocation: Option<FileOffset>,
     },
     /// This layer says nothing: see the layer below, or zeroes where there is none.
-    Backing,
+    Backing {
+        /// The space reserved for the run in this layer, where there is some.
+        allocation: Option<FileOffset>,
+    },
 }
 
 impl ExtentKind {
@@ -61,7 +64,8 @@ impl ExtentKind {
         match self {
             Self::Data(at) => Self::Data(shift(at)),
             Self::Zero { allocation } => Self::Zero { allocation: allocation.map(shift) },
-            Self::Encoded { .. } | Self::Opaque | Self::Backing => self,
+            Self::Backing { allocation } => Self::Backing { allocation: allocation.map(shift) },
+            Self::Encoded { .. } | Self::Opaque => self,
         }
     }
 }

@@ -117,7 +117,7 @@ impl BlockMap for ParallelsMap {
         let len_bytes = end.min(range.end).saturating_sub(range.start);
         let ahead = range.start.saturating_sub(start);
         let kind = match first {
-            None => ExtentKind::Backing,
+            None => ExtentKind::Backing { allocation: None },
             Some(host) => ExtentKind::Data(FileOffset {
                 file: 0,
                 host: HostOffset(host.saturating_add(ahead)),

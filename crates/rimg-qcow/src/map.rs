@@ -414,7 +414,7 @@ impl BlockMap for QcowMap {
         let ahead = range.start.saturating_sub(g.cluster_start(first));
         let at = |host| FileOffset { file: 0, host: HostOffset(host) };
         let kind = match entry {
-            L2Entry::Unallocated => ExtentKind::Backing,
+            L2Entry::Unallocated => ExtentKind::Backing { allocation: None },
             L2Entry::Data(host) => ExtentKind::Data(at(host.saturating_add(ahead))),
             L2Entry::Compressed { host, len_bytes } => {
                 ExtentKind::Encoded { at: at(host), len_bytes, codec: Codec::Deflate }

@@ -193,7 +193,7 @@ impl Qcow2Image {
                 ExtentKind::Encoded { at: at(host), len_bytes: len, codec: self.codec }
             }
             Place::Zero { host } => ExtentKind::Zero { allocation: host.map(at) },
-            Place::Backing => ExtentKind::Backing,
+            Place::Backing { host } => ExtentKind::Backing { allocation: host.map(at) },
         };
         Extent { len_bytes: run.len, kind }
     }

@@ -17,8 +17,8 @@ pub(crate) enum Place {
     Compressed { host: u64, len: u64 },
     /// Zeroes, with space at `host` if there is some.
     Zero { host: Option<u64> },
-    /// In the image below.
-    Backing,
+    /// In the image below, with space at `host` if there is some.
+    Backing { host: Option<u64> },
 }
 
 impl Place {
@@ -26,11 +26,12 @@ impl Place {
     fn continues(self, by: u64, next: Self) -> bool {
         match (self, next) {
             (Self::Data { host }, Self::Data { host: next })
-            | (Self::Zero { host: Some(host) }, Self::Zero { host: Some(next) }) => {
+            | (Self::Zero { host: Some(host) }, Self::Zero { host: Some(next) })
+            | (Self::Backing { host: Some(host) }, Self::Backing { host: Some(next) }) => {
                 host.checked_add(by) == Some(next)
             }
             (Self::Zero { host: None }, Self::Zero { host: None })
-            | (Self::Backing, Self::Backing) => true,
+            | (Self::Backing { host: None }, Self::Backing { host: None }) => true,
             _ => false,
         }
     }
@@ -71,7 +72,8 @@ impl Qcow2Image {
     fn run_in_slice(&self, state: &mut State, range: Range<u64>) -> Result<Run> {
         let g = self.geometry;
         let Some(table) = self.l2_table(state, g.l1_index(range.start))? else {
-            return Ok(Run { len: self.unmapped_len(state, &range), place: Place::Backing });
+            let len = self.unmapped_len(state, &range);
+            return Ok(Run { len, place: Place::Backing { host: None } });
         };
         let slice_bytes = state.l2.slice_bytes();
         let in_table = g.l2_index(range.start).saturating_mul(g.l2_entry_bytes());
@@ -169,7 +171,7 @@ impl Walk<'_> {
 
     /// How many entries from `index` on are 0 all over, if that continues `place`.
     fn blank_entries(&self, index: usize, place: Place) -> u64 {
-        if place != Place::Backing {
+        if place != (Place::Backing { host: None }) {
             return 0;
         }
         let width = if self.g.extended_l2 { 16 } else { 8 };
@@ -217,7 +219,7 @@ impl Walk<'_> {
             (Sub::Data, Some(host)) => Place::Data { host },
             (Sub::Data, None) => return Err(wrong(CorruptKind::SubclusterBitmap(entry.bitmap))),
             (Sub::Zero, host) => Place::Zero { host },
-            (Sub::Unallocated, _) => Place::Backing,
+            (Sub::Unallocated, host) => Place::Backing { host },
         };
         Ok(Run { len, place })
     }

@@ -214,7 +214,7 @@ impl Qcow2Image {
         while at < size {
             let run = self.run_at(&mut *self.lock()?, at..size)?;
             let end = at.saturating_add(run.len);
-            if run.place != Place::Backing {
+            if run.place != (Place::Backing { host: None }) {
                 self.forget_claimed(at..end)?;
             }
             at = end;

@@ -93,7 +93,7 @@ impl Qcow2Image {
             match run.place {
                 Place::Data { host } => self.fetch_data(now, at, host)?,
                 Place::Zero { .. } => now.fill(0),
-                Place::Backing => self.fetch_backing(now, at)?,
+                Place::Backing { .. } => self.fetch_backing(now, at)?,
                 Place::Compressed { .. } => self.fetch_compressed(now, at, group)?,
             }
             rest = later;

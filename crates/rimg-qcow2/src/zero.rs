@@ -182,7 +182,7 @@ impl Qcow2Image {
             let run = self.run_at(state, at..range.end)?;
             match run.place {
                 Place::Zero { .. } => {}
-                Place::Backing if at >= below && !self.backing_left_out => {}
+                Place::Backing { .. } if at >= below && !self.backing_left_out => {}
                 _ => return Ok(false),
             }
             at = at.saturating_add(run.len);

@@ -353,7 +353,7 @@ impl BlockMap for QedMap {
         let end = g.cluster_start(end).min(range.end);
         let ahead = range.start.saturating_sub(g.cluster_start(first));
         let kind = match entry {
-            L2Entry::Unallocated => ExtentKind::Backing,
+            L2Entry::Unallocated => ExtentKind::Backing { allocation: None },
             L2Entry::Zero => ExtentKind::Zero { allocation: None },
             L2Entry::Data(host) => ExtentKind::Data(FileOffset {
                 file: 0,

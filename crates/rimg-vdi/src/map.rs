@@ -273,7 +273,7 @@ impl BlockMap for VdiMap {
                 }
                 ExtentKind::Data(FileOffset { file: 0, host: HostOffset(host) })
             }
-            Entry::Free if self.has_parent => ExtentKind::Backing,
+            Entry::Free if self.has_parent => ExtentKind::Backing { allocation: None },
             Entry::Free | Entry::Discarded => ExtentKind::Zero { allocation: None },
         };
         Ok(Extent { len_bytes: end.saturating_sub(range.start), kind })

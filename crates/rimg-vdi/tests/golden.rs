@@ -52,7 +52,10 @@ fn differencing_and_undo_images_show_their_parent() {
         image.read_at(&mut seen, 0).unwrap();
         assert!(seen[..4096].iter().all(|byte| *byte == 1), "from the parent");
         assert!(seen[4096..].iter().all(|byte| *byte == 0), "discarded");
-        assert_eq!(image.extent_at(0..16384).unwrap().kind, ExtentKind::Backing);
+        assert_eq!(
+            image.extent_at(0..16384).unwrap().kind,
+            ExtentKind::Backing { allocation: None }
+        );
         let discarded = image.extent_at(4096..16384).unwrap();
         assert_eq!(discarded.kind, ExtentKind::Zero { allocation: None });
         assert_eq!(discarded.len_bytes, 4096);

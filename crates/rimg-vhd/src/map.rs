@@ -376,7 +376,7 @@ impl BlockMap for VhdMap {
         let block_bytes = self.block_bytes();
         let block = range.start.checked_div(block_bytes).unwrap_or(0);
         let absent = if self.has_parent {
-            ExtentKind::Backing
+            ExtentKind::Backing { allocation: None }
         } else {
             ExtentKind::Zero { allocation: None }
         };

@@ -116,7 +116,10 @@ fn a_differencing_image_shows_its_parent_where_it_has_no_sectors() {
         let mut seen = vec![9; 16384];
         image.read_at(&mut seen, 0).unwrap();
         assert!(seen == expected());
-        assert_eq!(image.extent_at(0..16384).unwrap().kind, ExtentKind::Backing);
+        assert_eq!(
+            image.extent_at(0..16384).unwrap().kind,
+            ExtentKind::Backing { allocation: None }
+        );
         let own = image.extent_at(512..16384).unwrap();
         assert!(matches!(own.kind, ExtentKind::Data(at) if at.host.0 == 7 * 512 + 512));
         assert_eq!(own.len_bytes, 1024);

@@ -165,7 +165,7 @@ impl VhdxMap {
         let place =
             |host: u64| FileOffset { file: 0, host: HostOffset(host.saturating_add(within)) };
         let kind = match self.payload(block)? {
-            Payload::NotPresent => ExtentKind::Backing,
+            Payload::NotPresent => ExtentKind::Backing { allocation: None },
             Payload::Zero => ExtentKind::Zero { allocation: None },
             Payload::Undefined(reserved) | Payload::Unmapped(reserved) => {
                 ExtentKind::Zero { allocation: reserved.map(place) }
@@ -173,8 +173,11 @@ impl VhdxMap {
             Payload::FullyPresent(host) => ExtentKind::Data(place(host)),
             Payload::PartiallyPresent(host) => {
                 let (is_here, run) = self.run_of_bits(block, within)?;
-                let kind =
-                    if is_here { ExtentKind::Data(place(host)) } else { ExtentKind::Backing };
+                let kind = if is_here {
+                    ExtentKind::Data(place(host))
+                } else {
+                    ExtentKind::Backing { allocation: None }
+                };
                 return Ok(Extent { len_bytes: len_bytes.min(run), kind });
             }
         };

@@ -177,7 +177,7 @@ impl GrainMap {
             let extent = self.run(&range)?;
             let end = g.grain_index(range.start.saturating_add(extent.len_bytes).saturating_sub(1));
             let end = end.saturating_add(1);
-            if !matches!(extent.kind, rimg_core::ExtentKind::Backing) {
+            if !matches!(extent.kind, rimg_core::ExtentKind::Backing { .. }) {
                 for grain in grain..end {
                     let old = self.set_entry(grain, 0)?;
                     freed.extend(self.freed(old, None));

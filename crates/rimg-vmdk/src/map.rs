@@ -64,7 +64,7 @@ impl GrainMap {
         let first = g.grain_index(range.start);
         let entry = self.entry(first)?;
         let kind = match entry {
-            GrainEntry::Unallocated => ExtentKind::Backing,
+            GrainEntry::Unallocated => ExtentKind::Backing { allocation: None },
             GrainEntry::Zero => ExtentKind::Zero { allocation: None },
             GrainEntry::At(host) => match self.encoding {
                 Encoding::Plain => {

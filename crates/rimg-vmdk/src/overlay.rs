@@ -48,7 +48,9 @@ impl BlockImage for Stranger {
         let extent = self.image.extent_at(range)?;
         let kind = match extent.kind {
             ExtentKind::Data(at) => ExtentKind::Data(at),
-            ExtentKind::Backing if self.image.backing().is_none() => ExtentKind::Backing,
+            ExtentKind::Backing { .. } if self.image.backing().is_none() => {
+                ExtentKind::Backing { allocation: None }
+            }
             _ => ExtentKind::Opaque,
         };
         Ok(Extent { kind, ..extent })

@@ -143,7 +143,7 @@ pub(crate) fn is_blank(files: &[Arc<dyn Storage>], parts: &[Part]) -> Result<boo
                 }
                 Body::Absent => return Ok(false),
             };
-            if extent.kind != ExtentKind::Backing {
+            if !matches!(extent.kind, ExtentKind::Backing { .. }) {
                 return Ok(false);
             }
             at = at.saturating_add(extent.len_bytes.max(1));

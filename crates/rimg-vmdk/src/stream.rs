@@ -134,7 +134,7 @@ impl Stream {
         let mut at = 0;
         while at < size {
             let extent = self.blocks.extent_at(at..size)?;
-            if extent.kind != ExtentKind::Backing {
+            if !matches!(extent.kind, ExtentKind::Backing { .. }) {
                 return Ok(false);
             }
             at = at.saturating_add(extent.len_bytes.max(1));
@@ -185,7 +185,7 @@ impl Stream {
             let below = self.blocks.below().map_or(0, |below| below.size_bytes());
             let is_zero = match extent.kind {
                 ExtentKind::Zero { .. } => true,
-                ExtentKind::Backing => below <= at,
+                ExtentKind::Backing { .. } => below <= at,
                 _ => false,
             };
             let grain_end = num::align_down(at, self.blocks.block_bytes())
@@ -289,7 +289,7 @@ impl Stream {
     fn is_unallocated(&self, at: u64) -> Result<bool> {
         let below = self.blocks.below().map_or(0, |below| below.size_bytes());
         let kind = self.blocks.extent_at(at..at.saturating_add(1))?.kind;
-        Ok(kind == ExtentKind::Backing && below <= at)
+        Ok(matches!(kind, ExtentKind::Backing { .. }) && below <= at)
     }
 
     fn append_encoded(&self, state: &mut State, at: u64, encoded: &[u8]) -> Result<()> {

@@ -308,7 +308,7 @@ fn extents_of_esxi_are_read() {
     let image = dir.open("disk", "vmdk", false).unwrap();
     let kind = |at: u64| image.extent_at(at..at + 4096).unwrap().kind;
     assert_eq!(kind(5 * 4096), ExtentKind::Zero { allocation: None });
-    assert_eq!(kind(4096), ExtentKind::Backing);
+    assert_eq!(kind(4096), ExtentKind::Backing { allocation: None });
 
     // A journal that was not replayed.
     let mut dirty = sesparse(72_000, &grains);

@@ -29,7 +29,7 @@ impl ChainExtent {
     /// Whether it can be taken for zeroes without reading.
     #[must_use]
     pub const fn is_zero(&self) -> bool {
-        matches!(self.kind, ExtentKind::Zero { .. } | ExtentKind::Backing)
+        matches!(self.kind, ExtentKind::Zero { .. } | ExtentKind::Backing { .. })
     }
 
     /// Whether `next` goes on in the same way: same image, same kind, next place. Encoded clusters

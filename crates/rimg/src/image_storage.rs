@@ -61,7 +61,7 @@ impl Storage for ImageStorage {
         let extent = self.image.extent_at(at..self.image.size_bytes()).map_err(plain)?;
         let is_hole = match extent.kind {
             ExtentKind::Zero { .. } => true,
-            ExtentKind::Backing => self.image.backing().is_none(),
+            ExtentKind::Backing { .. } => self.image.backing().is_none(),
             _ => false,
         };
         Ok(if is_hole {

@@ -31,7 +31,7 @@ impl MapEntry {
             ExtentKind::Data(at) => (true, false, true, false, Some(at)),
             ExtentKind::Encoded { .. } => (true, false, true, true, None),
             ExtentKind::Zero { allocation } => (true, true, false, false, allocation),
-            ExtentKind::Backing => (false, true, false, false, None),
+            ExtentKind::Backing { allocation } => (false, true, false, false, allocation),
             _ => (true, false, true, false, None),
         };
         Self {

@@ -30,7 +30,10 @@ fn nothing_is_opened_by_default() {
 
     let alone = Opener::new().backing(false).open(&top).unwrap();
     assert!(alone.backing().is_none());
-    assert_eq!(alone.extent_at(0..DISK_BYTES).unwrap().kind, ExtentKind::Backing);
+    assert_eq!(
+        alone.extent_at(0..DISK_BYTES).unwrap().kind,
+        ExtentKind::Backing { allocation: None }
+    );
     assert!(alone.read_at(&mut [0; 16], 0).is_err());
     assert_eq!(alone.layers().len(), 1);
 }

@@ -32,7 +32,7 @@ fn encoded(host: u64) -> ExtentKind {
 }
 
 const HOLE: ExtentKind = ExtentKind::Zero { allocation: None };
-const BELOW: ExtentKind = ExtentKind::Backing;
+const BELOW: ExtentKind = ExtentKind::Backing { allocation: None };
 
 impl Layer {
     fn new(pieces: &[ExtentKind], below: Option<Arc<dyn BlockImage>>) -> Arc<Self> {

@@ -248,7 +248,7 @@ impl BlockMap for ToyMap {
         let block = range.start / self.block_bytes;
         let within = range.start % self.block_bytes;
         let kind = match self.table[usize::try_from(block).unwrap()] {
-            0 => ExtentKind::Backing,
+            0 => ExtentKind::Backing { allocation: None },
             ZERO => ExtentKind::Zero { allocation: None },
             host => ExtentKind::Data(FileOffset { file: 0, host: HostOffset(host + within) }),
         };

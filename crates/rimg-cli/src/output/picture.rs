@@ -50,7 +50,7 @@ impl Look {
             ExtentKind::Data(_) => Self::Data(depth),
             ExtentKind::Encoded { .. } => Self::Compressed(depth),
             ExtentKind::Zero { .. } => Self::Zero,
-            ExtentKind::Backing => Self::Nothing,
+            ExtentKind::Backing { .. } => Self::Nothing,
             _ => Self::Opaque(depth),
         }
     }
@@ -246,7 +246,7 @@ mod tests {
         for (start, run) in (0..).step_by(10).zip(runs) {
             let kind = match run {
                 Some(host) => ExtentKind::Data(FileOffset { file: 0, host: HostOffset(*host) }),
-                None => ExtentKind::Backing,
+                None => ExtentKind::Backing { allocation: None },
             };
             picture.add(&ChainExtent { start, len_bytes: 10, depth: 0, kind });
         }

@@ -196,7 +196,7 @@ impl Places {
                         }
                     }
                 }
-                ExtentKind::Zero { .. } | ExtentKind::Backing => {}
+                ExtentKind::Zero { .. } | ExtentKind::Backing { .. } => {}
                 _ => return Err(not_streamable("encrypted data")),
             }
             at = at.saturating_add(extent.len_bytes.max(1));

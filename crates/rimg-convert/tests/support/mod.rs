@@ -162,7 +162,7 @@ impl Disk {
                     zero = true;
                     ExtentKind::Zero { allocation: None }
                 }
-                Kind::Backing => ExtentKind::Backing,
+                Kind::Backing => ExtentKind::Backing { allocation: None },
                 Kind::Encoded(seed) => encoded(&pattern(seed, start, len), bytes, false),
                 Kind::EncodedZero => encoded(&vec![0; len], bytes, false),
                 Kind::Broken => encoded(&pattern(1, start, len), bytes, true),
@@ -236,7 +236,7 @@ impl BlockImage for Disk {
                     let skip = pos as usize % self.cluster;
                     part.copy_from_slice(&cluster[skip..skip + part.len()]);
                 }
-                ExtentKind::Backing => match &self.backing {
+                ExtentKind::Backing { .. } => match &self.backing {
                     Some(image) => {
                         let below = image.size_bytes().clamp(pos, to) - pos;
                         let (data, rest) = part.split_at_mut(below as usize);
@@ -450,7 +450,10 @@ impl BlockImage for Sink {
     }
 
     fn extent_at(&self, range: Range<u64>) -> Result<Extent> {
-        Ok(Extent { len_bytes: range.end - range.start, kind: ExtentKind::Backing })
+        Ok(Extent {
+            len_bytes: range.end - range.start,
+            kind: ExtentKind::Backing { allocation: None },
+        })
     }
 
     fn info(&self) -> Result<ImageInfo> {

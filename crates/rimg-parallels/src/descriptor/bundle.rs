@@ -137,13 +137,13 @@ impl Part {
             let extent = image.extent_at(start..start.saturating_add(len))?;
             len = len.min(extent.len_bytes);
             let kind = match extent.kind {
-                ExtentKind::Backing => continue,
+                ExtentKind::Backing { .. } => continue,
                 ExtentKind::Data(at) => ExtentKind::Data(FileOffset { file: *file, ..at }),
                 other => other,
             };
             return Ok((Extent { len_bytes: len, kind }, depth));
         }
-        let kind = ExtentKind::Backing;
+        let kind = ExtentKind::Backing { allocation: None };
         Ok((Extent { len_bytes: len, kind }, self.layers.len()))
     }
 }

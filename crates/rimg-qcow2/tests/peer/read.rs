@@ -203,7 +203,7 @@ fn same_map(image: &dyn BlockImage, img: &Peer) -> Result<(), String> {
         let mut layer = image;
         for _ in 0..depth {
             for_extents(layer, start..start + len, |_, kind| match kind {
-                ExtentKind::Backing => Ok(()),
+                ExtentKind::Backing { .. } => Ok(()),
                 other => Err(format!("{run}: {other:?} hides the layer below")),
             })?;
             layer = layer.backing().ok_or("no layer below")?.as_ref();
@@ -222,8 +222,10 @@ fn same_map(image: &dyn BlockImage, img: &Peer) -> Result<(), String> {
                         && is("zero")
                         && (place.is_none() || allocation.map(|file| file.host.0) == place)
                 }
-                // There may be an offset: that of a subcluster without data in a cluster with.
-                ExtentKind::Backing => is("zero") && !is("data") && !is("present"),
+                ExtentKind::Backing { allocation } => {
+                    let host = allocation.map(|file| file.host.0);
+                    is("zero") && !is("data") && !is("present") && host == place
+                }
                 _ => false,
             };
             if fits { Ok(()) } else { Err(format!("{run}: {kind:?} at {at:#x}")) }

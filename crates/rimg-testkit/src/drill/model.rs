@@ -56,7 +56,7 @@ fn assert_places(model: &ModelDisk, image: &dyn BlockImage, what: &str) {
             ExtentKind::Zero { .. } => {
                 assert!(rimg_core::zeroes::is_zero(&wanted), "{what}: no zeroes at {at:#x}");
             }
-            ExtentKind::Backing if image.backing().is_none() => {
+            ExtentKind::Backing { .. } if image.backing().is_none() => {
                 assert!(rimg_core::zeroes::is_zero(&wanted), "{what}: nothing below {at:#x}");
             }
             ExtentKind::Data(place) => {

@@ -149,7 +149,7 @@ fn compare(image: &dyn BlockImage, kind: ExtentKind, range: Range<u64>) {
             assert!(zeroes::is_zero(&found), "{range:#x?} is said to be zeroes");
             return;
         }
-        ExtentKind::Backing if image.backing().is_none() => {
+        ExtentKind::Backing { .. } if image.backing().is_none() => {
             assert!(zeroes::is_zero(&found), "{range:#x?} is nowhere, and not zeroes");
             return;
         }

@@ -73,7 +73,7 @@ fn runs(image: &dyn BlockImage) -> Vec<(u64, &'static str)> {
             ExtentKind::Data(_) => "data",
             ExtentKind::Zero { allocation: Some(_) } => "zero with place",
             ExtentKind::Zero { allocation: None } => "zero",
-            ExtentKind::Backing => "below",
+            ExtentKind::Backing { .. } => "below",
             other => panic!("{other:?}"),
         };
         runs.push((extent.len_bytes, kind));

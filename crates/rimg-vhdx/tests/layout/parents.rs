@@ -262,7 +262,7 @@ fn an_extent_below_is_read_from_the_parent() {
     let (dir, _) = family(512);
     let image = open(&dir, false);
     let extent = image.extent_at(0..MIB).unwrap();
-    assert_eq!(extent.kind, ExtentKind::Backing);
+    assert_eq!(extent.kind, ExtentKind::Backing { allocation: None });
     let parent: &dyn BlockImage = image.backing().unwrap().as_ref();
     assert_eq!(read(parent, 0, 512), read(image.as_ref(), 0, 512));
 }

@@ -129,13 +129,6 @@ const MEANT: &[Meant] = &[
         reason: "rimg does not convert an image into itself",
     },
     Meant {
-        verb: "map",
-        words: "",
-        theirs: "\"present\": false, \"zero\": true, \"data\": false, \"compressed\": false, \"offset\"",
-        ours: "exit 0",
-        reason: "rimg gives no place for parts of clusters that hold nothing",
-    },
-    Meant {
         verb: "",
         words: "",
         theirs: "Unsupported image type 'monolithicSparse'",
