@@ -42,6 +42,16 @@ pub trait BlockImage: Send + Sync + Debug {
     /// The files that [`FileOffset::file`](crate::FileOffset::file) counts: 0 is the image's own.
     fn file(&self, index: u16) -> Option<&Arc<dyn Storage>>;
 
+    /// How many clusters of its own file are in use, or `most` when there are more. Nothing where
+    /// the format does not count them: then all that the file has are.
+    ///
+    /// # Errors
+    /// What the storage says.
+    fn clusters_in_use(&self, most: u64) -> Result<Option<u64>> {
+        let _ = most;
+        Ok(None)
+    }
+
     /// The image below, where this one has one and it was opened.
     fn backing(&self) -> Option<&Arc<dyn BlockImage>> {
         None

@@ -217,6 +217,10 @@ impl BlockImage for Qcow2Image {
         Ok(self.extent(run))
     }
 
+    fn clusters_in_use(&self, most: u64) -> Result<Option<u64>> {
+        self.count_in_use(most).map(Some)
+    }
+
     fn info(&self) -> Result<ImageInfo> {
         self.describe()
     }

@@ -15,6 +15,7 @@ mod error;
 mod flush;
 mod header;
 mod image;
+mod in_use;
 mod inflight;
 mod info;
 mod map;
