@@ -1,13 +1,13 @@
 //! Taking a snapshot.
 //!
 //! ```text
-//! copy of the L1 table, new snapshot table, counts of all that it leads to ── sync ── header ── sync
+//! copy of the L1 table, counts of all that it leads to, new snapshot table ── sync ── header ── sync
 //! ```
 //! The copy has the COPIED flags that the active table had until now, as QEMU leaves them: they
 //! mean something in the active tables only.
 
 use super::table::encode_table;
-use super::tree::set_l1_flag;
+use super::tree::{Branch, set_l1_flag};
 use super::{SnapshotEntry, next_id};
 use crate::allocate::FreeRun;
 use crate::error::FORMAT;
@@ -49,33 +49,25 @@ impl Qcow2Image {
         let branches = self.branches(&state.l1, state.header.l1_offset)?;
         self.validate(state, &branches)?;
         let l1 = self.allocate_table(state, num::to_u64(state.l1.len()).saturating_mul(8))?;
-        let table = self.allocate_table(state, table_bytes);
-        let table = self.or_give_back(state, l1, table)?;
-        let g = self.geometry;
-        if let (Some(run), Some(entry)) = (l1, entries.last_mut()) {
-            entry.l1_offset = g.cluster_offset(run.first);
+        let l1_at = l1.map_or(0, |run| self.geometry.cluster_offset(run.first));
+        if let Some(entry) = entries.last_mut() {
+            entry.l1_offset = l1_at;
         }
-        let kept = self.keep_tree(state, &entries, table, &branches);
-        let kept = self.or_give_back(state, l1, kept);
-        self.or_give_back(state, table, kept)?;
+        let kept = self.keep_tree(state, l1_at, &branches);
+        self.or_give_back(state, l1, kept)?;
+        let table = self.store_snapshots(state, &entries, table_bytes);
+        if table.is_err() {
+            self.take_back(state, &branches, u64::MAX);
+        }
+        let table = self.or_give_back(state, l1, table)?;
         self.enter_snapshots(state, &entries, table)?;
         self.guard_again(state)?;
         Ok(info)
     }
 
     /// Writes the copy of the L1 table, and counts it as a second user of all that the first uses.
-    fn keep_tree(
-        &self,
-        state: &mut State,
-        entries: &[SnapshotEntry],
-        table: Option<FreeRun>,
-        branches: &[super::tree::Branch],
-    ) -> Result<()> {
-        // What needs space comes first: where there is none, no count and no flag has changed.
-        if let Some(entry) = entries.last().filter(|entry| entry.l1_offset != 0) {
-            self.write_table(&state.l1, entry.l1_offset)?;
-        }
-        self.write_snapshots(entries, table)?;
+    fn keep_tree(&self, state: &mut State, copy_at: u64, branches: &[Branch]) -> Result<()> {
+        self.write_table(&state.l1, copy_at)?;
         self.catch_up(state)?;
         self.raise(state, branches)?;
         state.l2.forget(0..u64::MAX);
@@ -87,6 +79,19 @@ impl Qcow2Image {
             self.take_back(state, branches, u64::MAX);
         }
         written
+    }
+
+    /// Writes a new snapshot table, which nothing refers to yet.
+    fn store_snapshots(
+        &self,
+        state: &mut State,
+        entries: &[SnapshotEntry],
+        table_bytes: u64,
+    ) -> Result<Option<FreeRun>> {
+        let table = self.allocate_table(state, table_bytes)?;
+        let written = self.write_snapshots(entries, table);
+        self.or_give_back(state, table, written)?;
+        Ok(table)
     }
 
     fn refuse_more_than(&self, count: u64) -> Result<()> {
