@@ -9,9 +9,12 @@ use crate::output::Form;
 use crate::output::progress::Progress;
 use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::Path;
 use std::process::ExitCode;
+
+/// How much of standard output waits in memory: as much as with C's.
+const STDIO_BYTES: usize = 4096;
 
 /// The name under which scripts know the commands.
 const QEMU_IMG: &str = "qemu-img";
@@ -214,6 +217,11 @@ impl Run<'_> {
         self.out.write_all(text.as_bytes()).map_err(Stop::Output)
     }
 
+    /// Lets somebody who watches see what was printed.
+    pub(crate) fn show(&mut self) -> Result<(), Stop> {
+        if io::stdout().is_terminal() { self.flush() } else { Ok(()) }
+    }
+
     /// Makes what was printed appear now.
     pub(crate) fn flush(&mut self) -> Result<(), Stop> {
         self.out.flush().map_err(Stop::Output)
@@ -248,14 +256,25 @@ fn run_command(
             }
         }
     }
-    let out = BufWriter::new(io::stdout());
+    let out = BufWriter::with_capacity(STDIO_BYTES, io::stdout());
     let mut run = Run { program, shape, out };
     let result = (command.run)(&mut run, args);
-    let flushed = run.flush();
-    drop(run);
-    match result.and_then(|exit| flushed.map(|()| exit)) {
-        Ok(exit) => exit,
-        Err(stop) => program.stop(stop, Some(&command.help), shape.errors),
+    let stop = |stop| program.stop(stop, Some(&command.help), shape.errors);
+    match result {
+        // Who reads both streams from one pipe, or file, has qemu-img's message first: what it
+        // printed before waits in C's buffer until it exits.
+        Err(why) if !io::stdout().is_terminal() => {
+            let exit = stop(why);
+            let _ = run.flush();
+            exit
+        }
+        result => match result.and_then(|exit| run.flush().map(|()| exit)) {
+            Ok(exit) => exit,
+            Err(why) => {
+                let _ = run.flush();
+                stop(why)
+            }
+        },
     }
 }
 

@@ -15,7 +15,6 @@ mod error;
 mod flush;
 mod header;
 mod image;
-mod in_use;
 mod inflight;
 mod info;
 mod map;

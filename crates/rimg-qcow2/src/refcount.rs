@@ -4,6 +4,8 @@
 //! big-endian (Refcount block entry).
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
+mod in_use;
+
 use crate::address::{Geometry, RefcountOrder};
 use crate::spec;
 use core::ops::Range;

@@ -215,7 +215,7 @@ fn bench_image(run: &mut Run<'_>, mut args: Args, filename: &OsString) -> Result
     if let Some(interval) = options.flush_interval {
         run.print(&format!("Sending flush every {interval} requests\n"))?;
     }
-    run.flush()?;
+    run.show()?;
     let took = bench(image.disk(), options).map_err(|error| {
         Stop::failed(format!("Failed request: {}", describe(&error)))
             .of(Class::of(&error))
