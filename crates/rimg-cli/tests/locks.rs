@@ -51,6 +51,51 @@ fn an_image_in_use_is_left_alone() {
     assert!(converted > 0, "the image in use was emptied");
 }
 
+/// A raw image has no metadata of its own that could be torn: looking at it is let, as by QEMU.
+#[test]
+fn a_raw_image_in_use_can_be_looked_at() {
+    let (Some(qemu_img), Some(qemu_nbd)) = (Peer::qemu_img(), Peer::qemu_nbd()) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let qemu_img = qemu_img.in_dir(folder.path());
+    qemu_img.ok(["create", "-q", "t", "4M"]);
+    qemu_img.ok(["create", "-q", "r", "4M"]);
+    qemu_img.ok(["create", "-q", "-f", "qcow2", "-b", "t", "-F", "raw", "o.q"]);
+    let socket = folder.path().join("socket");
+    let address = socket.to_str().unwrap();
+    let _holder = qemu_nbd.in_dir(folder.path()).start(["-t", "-f", "raw", "-k", address, "t"]);
+    let start = Instant::now();
+    while !socket.exists() {
+        assert!(start.elapsed() < Duration::from_secs(20), "qemu-nbd does not start");
+        thread::sleep(Duration::from_millis(20));
+    }
+
+    let mut refused = 0;
+    for line in [
+        "info t",
+        "info -f raw t",
+        "info --backing-chain o.q",
+        "map t",
+        "map o.q",
+        "measure -O qcow2 t",
+        "compare t r",
+        "bench -q -c 2 -f raw t",
+        "dd if=t of=x bs=1M",
+        "check o.q",
+        "convert t x",
+        "convert -f raw -O qcow2 t x",
+        "resize -f raw t 4M",
+        "resize --image-opts driver=raw,file.filename=t,file.locking=off 4M",
+        "info --image-opts driver=raw,file.filename=t,file.locking=some",
+    ] {
+        let args: Vec<&str> = line.split(' ').collect();
+        let theirs = qemu_img.run(&args);
+        let (status, stderr) = rimg(folder.path(), &args);
+        assert_eq!((status, stderr.as_str()), (theirs.status, theirs.stderr.as_str()), "{line}");
+        refused += usize::from(stderr.contains("Is another process using the image [t]?"));
+    }
+    assert_eq!(refused, 3);
+}
+
 fn rimg(folder: &Path, args: &[&str]) -> (Option<i32>, String) {
     let link = folder.join("qemu-img");
     if !link.exists() {

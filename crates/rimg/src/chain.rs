@@ -11,7 +11,7 @@ use rimg_core::{
     BlockImage, Dependency, DependencyGate, DependencyRole, Error, Finding, Match, OpenOptions,
     RawOptions, Result, Storage, op,
 };
-use rimg_storage::FileStorage;
+use rimg_storage::{FileStorage, Locking};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -89,16 +89,18 @@ pub(crate) fn open_layer(
     layers: &Mutex<Vec<Layer>>,
 ) -> Result<Box<dyn BlockImage>> {
     let Given { backing: below, data_file, own } = Given::of(options)?;
-    let file = match &link.source {
-        Source::Storage(file) | Source::Wrapped(_, file) => Arc::clone(file),
-        Source::File(path) => open_file(opener, path, writable)?,
-    };
-    let Probed { driver, certainty } = match format {
-        Some(name) => Probed { driver: known(opener, name)?, certainty: Match::Sure },
+    let find = |file: &dyn Storage| match format {
+        Some(name) => Ok(Probed { driver: known(opener, name)?, certainty: Match::Sure }),
         None => {
             let name = link.path().map(Path::to_string_lossy);
-            probe(opener.formats, file.as_ref(), name.as_deref())?
+            probe(opener.formats, file, name.as_deref())
         }
+    };
+    let (file, Probed { driver, certainty }) = match &link.source {
+        Source::Storage(file) | Source::Wrapped(_, file) => {
+            (Arc::clone(file), find(file.as_ref())?)
+        }
+        Source::File(path) => open_probed(opener, path, writable, find)?,
     };
     let guarded = writable && certainty == Match::Fallback;
     let mut all = layers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -137,6 +139,30 @@ fn known(opener: &Opener, name: &str) -> Result<&'static dyn rimg_core::FormatDr
         option: "format",
         reason: format!("Unknown driver '{name}'"),
     })
+}
+
+/// Opens a file and finds what format it is of, which decides how it is locked.
+fn open_probed(
+    opener: &Opener,
+    path: &Path,
+    writable: bool,
+    find: impl FnOnce(&dyn Storage) -> Result<Probed>,
+) -> Result<(Arc<dyn Storage>, Probed)> {
+    let open = |locking| {
+        let options = opener.file_options(writable).locking(locking);
+        FileStorage::open(path, options).map_err(Error::io(op::OPEN, 0))
+    };
+    if writable || !opener.shares_raw || opener.locking != Locking::Exclusive {
+        let file = open(opener.locking)?;
+        let probed = find(&file)?;
+        return Ok((Arc::new(file), probed));
+    }
+    let file = open(Locking::Shared)?;
+    let probed = find(&file)?;
+    if probed.driver.format().name != "raw" {
+        file.relock(Locking::Exclusive).map_err(Error::io(op::OPEN, 0))?;
+    }
+    Ok((Arc::new(file), probed))
 }
 
 fn open_file(opener: &Opener, path: &Path, writable: bool) -> Result<Arc<dyn Storage>> {

@@ -32,6 +32,7 @@ pub struct Opener {
     pub(crate) limits: Limits,
     pub(crate) cache: CacheMode,
     pub(crate) locking: Locking,
+    pub(crate) shares_raw: bool,
     pub(crate) policy: Arc<dyn Policy>,
     pub(crate) options: RawOptions,
 }
@@ -48,6 +49,7 @@ impl Default for Opener {
             limits: Limits::default(),
             cache: CacheMode::default(),
             locking: Locking::default(),
+            shares_raw: false,
             policy: Arc::new(DenyAll),
             options: RawOptions::new(),
         }
@@ -134,6 +136,15 @@ impl Opener {
     #[must_use]
     pub fn force_share(self, share: bool) -> Self {
         self.locking(if share { Locking::Shared } else { Locking::Exclusive })
+    }
+
+    /// Whether to let another process, such as a running VM, write to what is read as a raw image,
+    /// and stay locked otherwise. There is no metadata that could be torn, and QEMU does so; what
+    /// is read may still be old in one place and new in another.
+    #[must_use]
+    pub fn shares_raw(mut self, share: bool) -> Self {
+        self.shares_raw = share;
+        self
     }
 
     /// Who decides about the files that the image names; [`DenyAll`] unless given.

@@ -48,7 +48,11 @@ pub(crate) fn attach(node: &Node, how: NodeHow<'_>) -> Result<Attached, String> 
         Node::File(node) => {
             check_device(node)?;
             let options = if how.writable { FileOptions::write() } else { FileOptions::read() };
-            let locking = if how.force_share { Locking::Shared } else { Locking::Exclusive };
+            let locking = match how.force_share {
+                _ if !node.locks => Locking::Off,
+                true => Locking::Shared,
+                false => Locking::Exclusive,
+            };
             let options = options.cache(how.cache).locking(locking);
             let file = FileStorage::open(&node.path, options);
             Arc::new(file.map_err(|error| open_words(&error, &name))?)
@@ -80,7 +84,7 @@ pub(crate) fn attach(node: &Node, how: NodeHow<'_>) -> Result<Attached, String> 
 
 /// Refuses a file that is no device where one is wanted.
 pub(crate) fn check_device(node: &FileNode) -> Result<(), String> {
-    let FileNode { driver, path } = node;
+    let FileNode { driver, path, .. } = node;
     if *driver == "file" {
         return Ok(());
     }

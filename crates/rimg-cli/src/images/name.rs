@@ -1,6 +1,7 @@
 //! What stands where an image is to be named.
 
 use crate::images::node::{Node, NodeOptions, PROTOCOLS};
+use crate::images::open::SHARED_FOR_WRITING;
 use crate::images::protocol::{driver_of, node_of, of_driver, protocol_of};
 use crate::images::shown::{image_name, node_name};
 use crate::images::{How, format};
@@ -33,7 +34,12 @@ impl ImageName {
             if how.format.is_some() {
                 return Err(Stop::failed("--image-opts and --format are mutually exclusive"));
             }
-            return Self::from_list(&given, how).map_err(refused);
+            let shares = how.force_share;
+            let parsed = Self::from_list(&given, how).map_err(refused)?;
+            if shares && how.refuses_to_share {
+                return Err(Stop::failed("--force-share/-U conflicts with image options"));
+            }
+            return Ok(parsed);
         }
         Self::of_user(name, how).map_err(refused)
     }
@@ -107,7 +113,13 @@ impl ImageName {
     }
 
     fn from_options(given: &str, mut options: NodeOptions, how: &mut How) -> Result<Self, String> {
-        how.force_share |= options.take_common();
+        let common = options.take_common();
+        how.force_share |= common.force_share == Some(true);
+        how.refuses_to_share |= common.force_share == Some(false);
+        how.read_only |= common.read_only == Some(true);
+        if (common.force_share, common.read_only) == (Some(true), Some(false)) {
+            return Err(SHARED_FOR_WRITING.to_owned());
+        }
         let in_options = options.take("driver");
         let driver = how.format.take().or(in_options);
         let given = given.to_owned();

@@ -30,6 +30,17 @@ pub(crate) struct FileNode {
     pub(crate) driver: &'static str,
     /// Where it is.
     pub(crate) path: PathBuf,
+    /// Whether other programs are asked whether they use it.
+    pub(crate) locks: bool,
+}
+
+/// What can be asked of every node.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Common {
+    /// Whether others may be writing.
+    pub(crate) force_share: Option<bool>,
+    /// Whether nobody is to write here.
+    pub(crate) read_only: Option<bool>,
 }
 
 /// A disk that is nowhere.
@@ -110,12 +121,11 @@ impl NodeOptions {
         self.0.iter().map(|(name, value)| (name.as_str(), value))
     }
 
-    /// Takes out what every node knows and nothing here depends on. Whether others may be writing
-    /// is the answer.
-    pub(crate) fn take_common(&mut self) -> bool {
-        const COMMON: [&str; 7] = [
+    /// Takes out what every node knows.
+    pub(crate) fn take_common(&mut self) -> Common {
+        // Nothing here depends on these.
+        const COMMON: [&str; 6] = [
             "node-name",
-            "read-only",
             "auto-read-only",
             "discard",
             "detect-zeroes",
@@ -125,7 +135,8 @@ impl NodeOptions {
         for name in COMMON {
             self.take_scalar(name);
         }
-        self.take("force-share").is_some_and(|value| parse_bool(&value) == Some(true))
+        let mut switch = |name| self.take(name).and_then(|value| parse_bool(&value));
+        Common { force_share: switch("force-share"), read_only: switch("read-only") }
     }
 
     /// Refuses what is left, in the name of `driver`.
@@ -171,7 +182,7 @@ impl Node {
         mut options: NodeOptions,
         force_share: &mut bool,
     ) -> Result<Self, String> {
-        *force_share |= options.take_common();
+        *force_share |= options.take_common().force_share == Some(true);
         if let Some(info) = format(driver) {
             let file = Self::of_child(&mut options, "file", force_share)?;
             let node = ImageNode { driver: info.name, said: options, file };
@@ -190,7 +201,7 @@ impl Node {
 
     /// The local file at `path`.
     pub(crate) fn of_path(path: impl Into<PathBuf>) -> Self {
-        Self::File(FileNode { driver: "file", path: path.into() })
+        Self::File(FileNode { driver: "file", path: path.into(), locks: true })
     }
 
     /// A disk that is nowhere, by its driver's name.
@@ -227,14 +238,19 @@ impl Node {
 
 fn file(driver: &'static str, mut options: NodeOptions) -> Result<FileNode, String> {
     let path = options.take("filename").filter(|path| !path.is_empty());
-    for accepted in ["aio", "aio-max-batch", "locking", "pr-manager", "drop-cache"] {
+    for accepted in ["aio", "aio-max-batch", "pr-manager", "drop-cache"] {
         options.take(accepted);
     }
+    let locks = match options.take("locking").as_deref() {
+        None | Some("auto" | "on") => true,
+        Some("off") => false,
+        Some(other) => return Err(format!("invalid parameter value: {other}")),
+    };
     let Some(path) = path else {
         return Err(format!("The '{driver}' block driver requires a file name"));
     };
     options.refuse_rest(driver)?;
-    Ok(FileNode { driver, path: path.into() })
+    Ok(FileNode { driver, path: path.into(), locks })
 }
 
 /// How large a disk is that is nowhere, unless somebody says, in bytes.

@@ -10,7 +10,8 @@ use crate::message::{Stop, describe, describe_io};
 use crate::output::info::{ImageReport, NodeReport};
 use rimg::{
     BlockImage, CacheMode, Dependency, DependencyRole, Error, FileError, Grant, ImageInfo, Layer,
-    LocalFiles, LockConflict, MemoryStorage, OpenedImage, Opener, Policy as _, RawOptions, op,
+    LocalFiles, LockConflict, Locking, MemoryStorage, OpenedImage, Opener, Policy as _, RawOptions,
+    op,
 };
 use std::fs;
 use std::io::{self, Write as _};
@@ -29,6 +30,12 @@ pub(crate) struct How {
     pub(crate) writable_depth: Option<u32>,
     /// Whether others may be writing to it.
     pub(crate) force_share: bool,
+    /// Whether options say that nobody else may.
+    pub(crate) refuses_to_share: bool,
+    /// Whether options say that it is not to be written.
+    pub(crate) read_only: bool,
+    /// Whether somebody may be writing to it where it is read as it is, without a format.
+    pub(crate) shares_raw: bool,
     /// Whether the images below are opened, too.
     pub(crate) backing: bool,
     /// Whether a look at the image's own words is all that is wanted.
@@ -48,6 +55,9 @@ impl Default for How {
             writable: false,
             writable_depth: None,
             force_share: false,
+            refuses_to_share: false,
+            read_only: false,
+            shares_raw: true,
             backing: true,
             inspect_only: false,
             metadata_only: false,
@@ -56,6 +66,9 @@ impl Default for How {
         }
     }
 }
+
+/// Why an image that others write to is not opened for writing.
+pub(crate) const SHARED_FOR_WRITING: &str = "force-share=on can only be used with read-only images";
 
 /// What the options of the image below start with.
 const BACKING: &str = "backing.";
@@ -127,9 +140,10 @@ pub(crate) struct Opened {
 pub(crate) fn open(name: &ImageName, how: &How) -> Result<Opened, Stop> {
     let given = name.given();
     if how.writable && how.force_share {
-        return Err(Stop::failed(format!(
-            "Could not open '{given}': force-share=on can only be used with read-only images"
-        )));
+        return Err(Stop::failed(format!("Could not open '{given}': {SHARED_FOR_WRITING}")));
+    }
+    if how.writable && how.read_only {
+        return Err(Stop::failed(format!("Could not open '{given}': Block node is read-only")));
     }
     open_or_reason(name, how).map_err(|Reason { text, class }| {
         Stop::failed(format!("Could not open '{given}': {text}")).of(class)
@@ -156,6 +170,7 @@ pub(crate) fn open_or_reason(name: &ImageName, how: &How) -> Result<Opened, Reas
     let mut opener = Opener::new()
         .writable(how.writable)
         .force_share(how.force_share)
+        .shares_raw(how.shares_raw)
         .backing(how.backing)
         .inspect_only(how.inspect_only || how.metadata_only)
         .cache(how.cache)
@@ -177,6 +192,9 @@ pub(crate) fn open_or_reason(name: &ImageName, how: &How) -> Result<Opened, Reas
     let attached = match name.node() {
         Node::File(node) => {
             check_device(node)?;
+            if !node.locks {
+                opener = opener.locking(Locking::Off);
+            }
             None
         }
         node => {

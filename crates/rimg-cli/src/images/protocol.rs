@@ -49,7 +49,7 @@ fn local(driver: &'static str, path: PathBuf) -> Result<Node, String> {
     if path.as_os_str().is_empty() {
         return Err(format!("The '{driver}' block driver requires a file name"));
     }
-    Ok(Node::File(FileNode { driver, path }))
+    Ok(Node::File(FileNode { driver, path, locks: true }))
 }
 
 /// The driver of a protocol.

@@ -262,6 +262,7 @@ impl Sources {
             let mut how = How {
                 format: args.source_format.clone(),
                 force_share: args.force_share,
+                shares_raw: false,
                 cache,
                 options: args.secrets.clone(),
                 ..How::default()
