@@ -101,6 +101,9 @@ pub enum Error {
 }
 
 impl Error {
+    /// What [`ReadOnly`](Self::ReadOnly) says of an image that itself says that it is damaged.
+    pub const MARKED_CORRUPT: &str = "it is marked corrupt";
+
     /// Adds what was being done, and where, to an I/O error: `.map_err(Error::io("read header", 0))`.
     pub fn io(op: &'static str, at: u64) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { op, at, source }

@@ -5,6 +5,8 @@
 pub const OPEN: &str = "open";
 /// Creating a file.
 pub const CREATE: &str = "create";
+/// Making a file longer.
+pub const EXTEND_FILE: &str = "extend file";
 /// Asking the file system for space, for [`Preallocation`](crate::Preallocation).
 pub const RESERVE_SPACE: &str = "reserve space";
 /// Filling space with zeroes, for [`Preallocation::Full`](crate::Preallocation::Full).

@@ -181,7 +181,7 @@ fn access(header: &Header, how: &OpenOptions<'_>) -> Result<Access> {
         return Ok(Access::Read);
     }
     if header.has(spec::incompatible::CORRUPT) {
-        return Err(Error::ReadOnly("it is marked corrupt"));
+        return Err(Error::ReadOnly(Error::MARKED_CORRUPT));
     }
     Ok(Access::Write)
 }

@@ -325,7 +325,7 @@ impl Qcow2Image {
     /// that nobody trusts what they stand for.
     pub(crate) fn begin_writing(&self, state: &mut State) -> Result<()> {
         if state.header.has(spec::incompatible::CORRUPT) {
-            return Err(Error::ReadOnly("it is marked corrupt"));
+            return Err(Error::ReadOnly(Error::MARKED_CORRUPT));
         }
         let mut known = spec::autoclear::DATA_FILE_RAW;
         if state.header.bitmaps_extension().is_some() {

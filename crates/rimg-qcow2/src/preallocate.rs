@@ -152,26 +152,26 @@ impl Qcow2Image {
                 guest = guest.saturating_add(g.cluster_bytes());
                 continue;
             }
+            // Subclusters behind the end of the disk need no space.
+            let disk_end = num::align_up(range.end, g.subcluster_bytes()).unwrap_or(u64::MAX);
+            let len = g.cluster_offset(clusters).min(disk_end.saturating_sub(start));
             let host = if self.has_data_file() {
-                start
+                self.extend_data(start.saturating_add(len))?;
+                start..start.saturating_add(len)
             } else {
                 self.own_l2_table(state, g.l1_index(start))?;
                 let (run, virgin) = self.allocate(state, clusters)?;
-                let host = g.cluster_offset(run.first);
+                let at = g.cluster_offset(run.first);
+                self.extend_data(at.saturating_add(len))?;
                 if !virgin {
                     // What these clusters held before must not come up again.
                     let end = g.cluster_offset(run.end());
                     self.file_writer()?
-                        .write_zeroes_at(host..end, Zeroing::MayPunch)
-                        .map_err(Error::io("clear clusters", host))?;
+                        .write_zeroes_at(at..end, Zeroing::MayPunch)
+                        .map_err(Error::io("clear clusters", at))?;
                 }
-                host
+                at..at.saturating_add(len)
             };
-            // Subclusters behind the end of the disk need no space.
-            let disk_end = num::align_up(range.end, g.subcluster_bytes()).unwrap_or(u64::MAX);
-            let len = g.cluster_offset(clusters).min(disk_end.saturating_sub(start));
-            let host = host..host.saturating_add(len);
-            self.extend_data(host.end)?;
             self.map_run(state, start..guest, host.start, new)?;
             places.push((start, host));
         }
@@ -186,7 +186,7 @@ impl Qcow2Image {
         if len >= end {
             return Ok(());
         }
-        self.data_writer()?.set_len_bytes(end).map_err(Error::io("extend file", len))
+        self.data_writer()?.set_len_bytes(end).map_err(Error::io(op::EXTEND_FILE, len))
     }
 
     /// Enters clusters in a row, from `host` on, for the entries of `range`, which are blank and

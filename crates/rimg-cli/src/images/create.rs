@@ -315,6 +315,9 @@ impl PlannedImage {
                 let reason = describe(error);
                 format!("Could not resize image: Failed to resize underlying file: {reason}")
             }
+            Error::Io { op: op::EXTEND_FILE, .. } if self.format.name == "qcow2" => {
+                format!("Could not resize image: {}", describe(error))
+            }
             other => describe(other),
         }
     }

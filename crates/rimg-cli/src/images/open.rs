@@ -280,6 +280,9 @@ fn reason_with(error: &Error, filename: &str, options: &RawOptions) -> String {
             let below = reason_with(source, &given_or(&options, filename, name), &options);
             format!("Could not open backing file: {below}")
         }
+        Error::ReadOnly(Error::MARKED_CORRUPT) => {
+            "qcow2: Image is corrupt; cannot be opened read/write".to_owned()
+        }
         Error::ReadOnly(_) => "Image is read-only".to_owned(),
         Error::Dependency { role: DependencyRole::Header, name, source } => reason(source, name),
         Error::Dependency { role: DependencyRole::DataFile, name, source } => {
@@ -315,6 +318,11 @@ pub(crate) fn identity(path: &Path) -> Option<(u64, u64)> {
 }
 
 impl Opened {
+    /// Whether it lies in a local file, by nothing but its path.
+    pub(crate) const fn is_local(&self) -> bool {
+        self.attached.is_none()
+    }
+
     /// The image as what all formats have in common.
     pub(crate) fn disk(&self) -> &dyn BlockImage {
         &*self.image

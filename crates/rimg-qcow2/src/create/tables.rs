@@ -19,11 +19,15 @@ pub(super) fn write(
 ) -> Result<()> {
     let g = options.geometry;
     let mut len = layout.file_bytes();
+    if let Some(mapping) = &layout.mapping {
+        // Where a disk cannot grow, this fails before anything is written.
+        len = len.max(g.cluster_offset(mapping.data.end));
+        file.set_len_bytes(len).map_err(Error::io(op::EXTEND_FILE, 0))?;
+    }
     clear_l1(file, layout)?;
     if let Some(mapping) = &layout.mapping {
         reserve(file, g, mapping, options.preallocation)?;
         write_mapping(file, g, layout, mapping)?;
-        len = len.max(g.cluster_offset(mapping.data.end));
     }
     take_table_clusters(file, g, layout)?;
     write_refcount_blocks(file, g, layout)?;
@@ -31,7 +35,7 @@ pub(super) fn write(
         write_refcount_table(file, g, *cluster, blocks)?;
     }
     write_refcount_table(file, g, layout.table.start, &layout.blocks)?;
-    file.set_len_bytes(len).map_err(Error::io("extend file", 0))
+    file.set_len_bytes(len).map_err(Error::io(op::EXTEND_FILE, 0))
 }
 
 /// Clears the L1 table where something else was: a device keeps what it held, and a table that is

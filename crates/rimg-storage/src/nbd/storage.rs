@@ -222,9 +222,8 @@ impl Storage for NbdStorage {
             return Ok(StorageRun::data(left.min(self.block_bytes())));
         }
         let (is_hole, is_zero) = first;
-        // Zeroes are a hole to whoever reads: nothing is there that would have to be read.
-        let is_allocated = !is_hole && !is_zero;
-        Ok(StorageRun { len_bytes: len.min(left), is_data: !is_zero, is_allocated })
+        let len_bytes = len.min(left);
+        Ok(StorageRun { len_bytes, is_data: !is_zero, is_allocated: !is_hole })
     }
 
     fn align_bytes(&self) -> u32 {

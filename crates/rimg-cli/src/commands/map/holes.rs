@@ -1,7 +1,9 @@
 //! Entries for holes in space that an image's tables give to the guest: `map` says that the data
 //! is zero there.
 
-use rimg::{BlockImage, FileHoles, FileOffset, HostOffset, InFile, MapEntry, Result};
+use rimg::{
+    BlockImage, Error, FileHoles, FileOffset, HostOffset, InFile, MapEntry, Result, Storage,
+};
 use std::collections::VecDeque;
 
 /// Cuts entries at the borders of holes, in the layers where that is worth it.
@@ -9,15 +11,18 @@ use std::collections::VecDeque;
 pub(super) struct Holes<'a> {
     /// Of each layer of the chain; 0 is the top.
     layers: Vec<FileHoles<'a>>,
+    /// What a raw image lies in, where a server may say that zeroes take up space.
+    server: Option<&'a dyn Storage>,
     /// Pieces of the last entry.
     pieces: VecDeque<MapEntry>,
 }
 
 impl<'a> Holes<'a> {
-    pub(super) fn new(top: &'a dyn BlockImage) -> Self {
+    pub(super) fn new(top: &'a dyn BlockImage, server: Option<&'a dyn Storage>) -> Self {
         let below = std::iter::successors(top.backing(), |image| image.backing());
         let images = std::iter::once(top).chain(below.map(|image| &**image));
-        Self { layers: images.map(FileHoles::of).collect(), pieces: VecDeque::new() }
+        let layers = images.map(FileHoles::of).collect();
+        Self { layers, server, pieces: VecDeque::new() }
     }
 
     /// The next piece of what was cut last.
@@ -27,6 +32,11 @@ impl<'a> Holes<'a> {
 
     /// Takes an entry apart.
     pub(super) fn cut(&mut self, entry: MapEntry) -> Result<()> {
+        if let (Some(server), Some(place), true) = (self.server, entry.place, entry.zero)
+            && entry.depth == 0
+        {
+            return self.cut_zeroes(server, place, entry);
+        }
         let layer = self.layers.get_mut(entry.depth);
         let has_place =
             entry.place.is_some() && layer.as_ref().is_some_and(|layer| layer.has_all_places());
@@ -63,6 +73,27 @@ impl<'a> Holes<'a> {
                 }
                 _ => self.pieces.push_back(piece),
             }
+            done = done.saturating_add(len_bytes);
+        }
+        Ok(())
+    }
+
+    /// Takes zeroes apart into those that take up space, which are shown as data, and others.
+    fn cut_zeroes(
+        &mut self,
+        server: &dyn Storage,
+        place: FileOffset,
+        entry: MapEntry,
+    ) -> Result<()> {
+        let mut done = 0;
+        while done < entry.len_bytes {
+            let host = place.host.0.saturating_add(done);
+            let run = server.run_at(host).map_err(Error::io("look for holes", host))?;
+            let len_bytes = run.len_bytes.clamp(1, entry.len_bytes.saturating_sub(done));
+            let place = FileOffset { host: HostOffset(host), ..place };
+            let start = entry.start.saturating_add(done);
+            let (data, place) = (run.is_allocated, Some(place));
+            self.pieces.push_back(MapEntry { start, len_bytes, data, place, ..entry });
             done = done.saturating_add(len_bytes);
         }
         Ok(())

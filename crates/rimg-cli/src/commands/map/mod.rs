@@ -217,7 +217,10 @@ fn print_if_long(run: &mut Run<'_>, text: &mut String) -> Result<(), Stop> {
 
 fn entries(opened: &Opened, range: Range<u64>) -> impl Iterator<Item = Result<MapEntry, Stop>> {
     let mut entries = MapEntries::within(opened.disk(), range);
-    let mut holes = Holes::new(opened.disk());
+    let disk = opened.disk();
+    let is_served = !opened.is_local() && opened.format_at(0) == "raw";
+    let server = disk.file(0).filter(|_| is_served).map(|file| &**file);
+    let mut holes = Holes::new(disk, server);
     let failed = |error| {
         Stop::failed(format!("Could not read file metadata: {}", describe(&error)))
             .of(Class::of(&error))
