@@ -59,25 +59,30 @@ impl Qcow2Image {
     fn zero_subclusters(&self, part: Range<u64>) -> Result<()> {
         let g = self.geometry;
         let sub = g.subcluster_bytes();
-        let first = part.start.next_multiple_of(sub).min(part.end);
-        let last = num::align_down(part.end, sub).max(first);
-        self.write_zero_bytes(part.start..first)?;
-        self.write_zero_bytes(last..part.end)?;
-        if first == last {
-            return Ok(());
+        let first = part.start.next_multiple_of(sub);
+        // Nothing is behind the end of the disk: the subcluster that it ends within is whole.
+        let last = if part.end == self.size_bytes() {
+            num::align_up(part.end, sub).unwrap_or(part.end)
+        } else {
+            num::align_down(part.end, sub)
+        };
+        if first >= last {
+            return self.write_zero_bytes(part);
         }
+        self.write_zero_bytes(part.start..first)?;
+        self.write_zero_bytes(last.min(part.end)..part.end)?;
         let mut state = self.lock()?;
         let cluster = g.cluster_start(part.start);
         let old = self.entry(&mut state, cluster)?;
         let is_standard = old.descriptor & spec::COMPRESSED == 0;
         if !is_standard {
             drop(state);
-            return self.write_zero_bytes(first..last);
+            return self.write_zero_bytes(first..last.min(part.end));
         }
         let bit = |at: u64| at.saturating_sub(cluster) / sub;
         let mask = (u64::MAX << bit(first)) & ((1_u64 << bit(last)).wrapping_sub(1));
         let bitmap = (old.bitmap & !mask) | (mask << 32);
-        drop_if_raw_data_file(self, first..last)?;
+        drop_if_raw_data_file(self, first..last.min(part.end))?;
         self.set_entry(&mut state, cluster, L2Entry { descriptor: old.descriptor, bitmap })
     }
 
