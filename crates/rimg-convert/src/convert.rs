@@ -339,7 +339,7 @@ fn geometry(
         // are there beforehand are not.
         None if zero_from == 0 && is_preallocated(target) => None,
         None => {
-            let cluster = target.info().ok().and_then(|info| info.cluster_bytes);
+            let cluster = target.info().ok().and_then(|info| info.granule_bytes());
             cluster.filter(|cluster| zero_from != 0 || *cluster < to_u64(UNIT_BYTES))
         }
     };

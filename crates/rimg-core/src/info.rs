@@ -11,6 +11,9 @@ pub struct ImageInfo {
     pub virtual_size_bytes: u64,
     /// The size of a cluster (grain, block) in bytes, where the format has such.
     pub cluster_bytes: Option<u64>,
+    /// The size of the parts of a cluster that can be there without the others, in bytes, where
+    /// clusters have such.
+    pub subcluster_bytes: Option<u64>,
     /// Whether guest data is encrypted.
     pub encrypted: bool,
     /// Whether the image was not closed properly.
@@ -31,6 +34,15 @@ pub struct ImageInfo {
     /// What only this format has, in the order and under the names of its reference
     /// implementation's JSON ("compression-type").
     pub specific: Vec<(&'static str, InfoValue)>,
+}
+
+impl ImageInfo {
+    /// The smallest part of the disk that this image can have while what is around it comes from
+    /// below, in bytes, where there is one.
+    #[must_use]
+    pub fn granule_bytes(&self) -> Option<u64> {
+        self.subcluster_bytes.or(self.cluster_bytes).filter(|&bytes| bytes != 0)
+    }
 }
 
 /// What tells an image, and what it holds, from others.

@@ -20,6 +20,7 @@ impl Qcow2Image {
             format: FORMAT,
             virtual_size_bytes: self.size_bytes(),
             cluster_bytes: Some(self.geometry.cluster_bytes()),
+            subcluster_bytes: self.geometry.extended_l2.then(|| self.geometry.subcluster_bytes()),
             encrypted: header.crypt_method != spec::crypt::NONE,
             dirty: header.has(spec::incompatible::DIRTY),
             backing_file: header.backing_name.clone(),

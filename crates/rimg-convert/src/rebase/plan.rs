@@ -52,10 +52,9 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// What the overlay takes in one piece: a cluster.
+    /// What the overlay takes in one piece: a cluster, or a part of one.
     pub(super) fn granule_of(overlay: &dyn BlockImage) -> u64 {
-        let cluster = overlay.info().ok().and_then(|info| info.cluster_bytes);
-        cluster.filter(|&cluster| cluster != 0).unwrap_or(SECTOR_BYTES)
+        overlay.info().ok().and_then(|info| info.granule_bytes()).unwrap_or(SECTOR_BYTES)
     }
 
     pub(super) fn is_finished(&self) -> bool {
