@@ -53,6 +53,12 @@ pub(crate) fn words(error: &Error) -> Option<String> {
             let what = if is_none { "Zero sectors per track" } else { "Too big cluster" };
             Some(format!("Invalid image: {what}"))
         }
+        Error::Unsupported { format: "vdi", feature } if feature.starts_with("version ") => {
+            Some(format!("unsupported VDI image ({feature})"))
+        }
+        Error::Corrupt { format: "vdi", at, .. } if at.structure == "header" => {
+            vdi_header(at.field, &error.source()?.to_string())
+        }
         Error::Corrupt { format: "vmdk", at, .. } if at.field == "line" => {
             let why = error.source()?.to_string();
             why.starts_with("invalid extent").then(|| why.replacen('i', "I", 1))
@@ -84,6 +90,51 @@ pub(crate) fn words(error: &Error) -> Option<String> {
         _ => None,
     }
 }
+
+/// What is wrong with a field of a VDI header, of which rimg says `why`.
+fn vdi_header(field: &str, why: &str) -> Option<String> {
+    let why = match field {
+        "sector_size" => why.to_owned(),
+        "block_size" => {
+            let (size, _) = why.split_once(" is not a power")?;
+            format!("{size} is not {VDI_BLOCK_BYTES}")
+        }
+        "disk_size" => {
+            let (disk, room) =
+                why.strip_prefix("disk size ")?.split_once(", block map has room for ")?;
+            let (disk, most) = (disk.parse::<u64>().ok()?, VDI_MOST_BLOCKS * VDI_BLOCK_BYTES);
+            if disk > most {
+                let numbers = format!("size is {disk:#x}, max supported is {most:#x}");
+                return Some(format!("Unsupported VDI image size ({numbers})"));
+            }
+            format!("disk size {disk}, image bitmap has room for {room}")
+        }
+        "offset_bmap" => {
+            let (at, rest) = why.strip_prefix("block map at 0x")?.split_once(", with 0x")?;
+            let (bytes, data) = rest.split_once(" bytes, overlaps the header or the data at 0x")?;
+            let [at, bytes, data] =
+                [at, bytes, data].map(|number| u64::from_str_radix(number, 16).ok());
+            let (at, blocks, data) = (at?, bytes? / 4, data?);
+            if data % 512 != 0 {
+                format!("unaligned data offset {data:#x}")
+            } else if at % 512 != 0 {
+                format!("unaligned block map offset {at:#x}")
+            } else if blocks > VDI_MOST_BLOCKS {
+                format!("too many blocks {blocks}, max is {VDI_MOST_BLOCKS}")
+            } else {
+                return None;
+            }
+        }
+        _ => return None,
+    };
+    Some(format!("unsupported VDI image ({why})"))
+}
+
+/// The only size of a block that QEMU knows, in bytes.
+const VDI_BLOCK_BYTES: u64 = 1 << 20;
+
+/// How many blocks an image has at most for QEMU.
+const VDI_MOST_BLOCKS: u64 = 0x1fff_ff80;
 
 /// What is too much of a snapshot table, and what to do about it.
 pub(crate) fn snapshot_table(error: &Error) -> Option<String> {
