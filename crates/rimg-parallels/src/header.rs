@@ -199,11 +199,12 @@ impl Header {
         u64::from(data_off).saturating_mul(SECTOR_BYTES)
     }
 
-    /// Whether the data area starts behind the BAT: where the header says nothing, it does.
+    /// Whether the data area starts behind the BAT, and at a cluster or later where the BAT counts
+    /// clusters; where the header of the older kind says nothing, it does.
     pub(crate) fn data_off_fits(&self) -> bool {
         match (self.data_off, self.unit) {
             (0, unit) => unit == Unit::Sectors,
-            (sectors, _) => u64::from(sectors).saturating_mul(SECTOR_BYTES) >= self.bat_end(),
+            (sectors, _) => sectors >= self.default_data_off(),
         }
     }
 
