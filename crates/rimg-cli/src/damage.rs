@@ -11,6 +11,7 @@ const WORDS: &[(&str, &str, &str)] = &[
     ("qcow", "crypt_method", "invalid encryption method in qcow header"),
     ("qcow", "l2_bits", "L2 table size must be between 512 and 64k"),
     ("qcow", "size", "Image too large"),
+    ("qcow2", "l1_table_offset", "Active L1 table offset invalid"),
     ("qcow2", "nb_snapshots", "Snapshot table too large"),
     ("qed", "backing_filename_offset", "QED backing filename offset is invalid"),
     ("qed", "cluster_size", "QED cluster size is invalid"),
@@ -79,6 +80,12 @@ pub(crate) fn words(error: &Error) -> Option<String> {
         Error::Corrupt { format: "qcow2", at, .. } if at.structure == "snapshot table" => {
             snapshot_table(error)
         }
+        Error::Corrupt { format: "qcow2", at, .. } if at.field == "l1_size" => {
+            let is_large = error.source()?.to_string().ends_with("too large");
+            let words =
+                if is_large { "Active L1 table too large" } else { "L1 table is too small" };
+            Some(words.to_owned())
+        }
         Error::Corrupt { format: "qcow2", at, .. } if at.field == "crypt_method" => {
             let is_missing = error.source()?.to_string().contains("does not say where");
             is_missing.then(|| "Missing CRYPTO header for crypt method 2".to_owned())
@@ -135,6 +142,15 @@ const VDI_BLOCK_BYTES: u64 = 1 << 20;
 
 /// How many blocks an image has at most for QEMU.
 const VDI_MOST_BLOCKS: u64 = 0x1fff_ff80;
+
+/// Whether an error is about the L1 table of a snapshot: qemu-img says so on a line of its own, and
+/// behind that what it was about to do, with these words of the system.
+pub(crate) fn snapshot_l1(error: &Error) -> Option<&'static str> {
+    let Error::Corrupt { format: "qcow2", at, .. } = error else { return None };
+    let is_it = at.structure == "snapshot table" && at.field == "l1_table_offset";
+    let is_large = error.source()?.to_string().contains("is too large");
+    is_it.then_some(if is_large { "File too large" } else { "Invalid argument" })
+}
 
 /// What is too much of a snapshot table, and what to do about it.
 pub(crate) fn snapshot_table(error: &Error) -> Option<String> {

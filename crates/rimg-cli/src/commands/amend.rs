@@ -3,6 +3,7 @@
 use crate::args::{CommandHelp, Example, Flag};
 use crate::class::Class;
 use crate::commands::{Command, common, parse, text};
+use crate::damage;
 use crate::images::{self, How, ImageName};
 use crate::message::{Stop, describe};
 use crate::options::{self, OptionList};
@@ -125,6 +126,9 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
         }
     });
     if let Err(error) = amended {
+        if damage::snapshot_l1(&error).is_some() {
+            run.say(&describe(&error));
+        }
         shown.end();
         return Err(Stop::failed(reason(&error)).of(Class::of(&error)).in_image(&opened.filename));
     }
@@ -136,6 +140,9 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
 
 /// Why the image could not be amended: qemu-img says what it was about to do.
 fn reason(error: &Error) -> String {
+    if let Some(why) = damage::snapshot_l1(error) {
+        return format!("Failed to turn zero into data clusters: {why}");
+    }
     let reason = describe(error);
     match error {
         Error::Io { op: op::WRITE_REFCOUNT_BLOCK, .. } => {

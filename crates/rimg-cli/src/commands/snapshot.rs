@@ -3,6 +3,7 @@
 use crate::args::{CommandHelp, Example, Flag};
 use crate::class::Class;
 use crate::commands::{Command, common, parse, text};
+use crate::damage;
 use crate::epoch::source_date_epoch;
 use crate::images::{self, How, ImageName, Opened};
 use crate::message::{Stop, describe};
@@ -134,7 +135,7 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
     let done = match action {
         Action::List => list(run, &opened),
         Action::Create(name) => create(&opened, &name),
-        Action::Apply(name) => apply(&opened, &name),
+        Action::Apply(name) => apply(run, &opened, &name),
         Action::Delete(name) => delete(&opened, &name),
     };
     done.map_err(|stop| stop.in_image(&opened.filename))?;
@@ -163,7 +164,7 @@ fn create(opened: &Opened, name: &str) -> Result<(), Stop> {
     editor.create(&new).map(drop).map_err(|error| failed(&words(&error)).of(Class::of(&error)))
 }
 
-fn apply(opened: &Opened, name: &str) -> Result<(), Stop> {
+fn apply(run: &Run<'_>, opened: &Opened, name: &str) -> Result<(), Stop> {
     let failed = |why: &str| Stop::failed(format!("Could not apply snapshot '{name}': {why}"));
     let none = "Block driver does not support snapshots";
     let editor = editor(opened).ok_or_else(|| failed(none).of(Class::Unsupported))?;
@@ -175,7 +176,14 @@ fn apply(opened: &Opened, name: &str) -> Result<(), Stop> {
         }
         Err(Error::InvalidOption { option: "bitmap", reason }) => Err(failed(&reason)),
         Err(error) => {
-            let why = format!("Failed to load snapshot: {}", words(&error));
+            let why = match damage::snapshot_l1(&error) {
+                Some(why) => {
+                    run.say(&describe(&error));
+                    why.to_owned()
+                }
+                None => words(&error),
+            };
+            let why = format!("Failed to load snapshot: {why}");
             Err(failed(&why).of(Class::of(&error)))
         }
     }
