@@ -12,8 +12,9 @@
 //! | for writing | 100, 101, 103; 201, 203 |
 //! | for writing, shared | 100, 101, 103 |
 //!
-//! QEMU lets others write to a raw image that it writes to itself (it locks 100 and 101 only), as
-//! it leaves the decision to the guest's devices. There is no guest here that could make it.
+//! A raw image is shared where it is only looked at, as by QEMU. QEMU lets others write to one that
+//! it writes to itself, too (it locks 100 and 101 only), as it leaves the decision to the guest's
+//! devices. There is no guest here that could make it.
 
 use super::Locking;
 use core::fmt;
