@@ -39,13 +39,19 @@ impl Amend for Qcow2Image {
         // From here on the disk may know better.
         state.is_outdated = true;
         let mut header = state.header.clone();
+        let mut steps = Steps::new(&wanted, &header, progress);
         if wanted.version > header.version {
+            steps.at(0, 2);
             header = self.step(header, |image| image.complete_snapshots())?;
+            steps.at(1, 2);
             header = self.step(header, |image| image.upgrade())?;
+            steps.at(2, 2);
+            steps.next();
         }
         if wanted.refcount != header.geometry.refcount {
-            header =
-                self.step(header, |image| image.change_refcounts(wanted.refcount, progress))?;
+            let report = &mut |done, total| steps.at(done, total);
+            header = self.step(header, |image| image.change_refcounts(wanted.refcount, report))?;
+            steps.next();
         }
         if wanted.changes_header(&header) {
             header = self.step(header, |image| {
@@ -57,9 +63,42 @@ impl Amend for Qcow2Image {
                 self.step(header, |image| image.resize(wanted.size_bytes, Preallocation::Off))?;
         }
         if wanted.version < header.version {
-            self.step(header, |image| image.downgrade(progress))?;
+            let report = &mut |done, total| steps.at(done, total);
+            self.step(header, |image| image.downgrade(report))?;
         }
         Ok(())
+    }
+}
+
+/// The progress of steps whose work is known only once they begin: those to come are taken to be
+/// as much as the one under way, as QEMU does.
+struct Steps<'a, 'b> {
+    progress: &'a mut AmendProgress<'b>,
+    /// How many steps are not done.
+    left: u64,
+    /// The work of the steps that are done.
+    done: u64,
+    /// The work of the step under way.
+    current: u64,
+}
+
+impl<'a, 'b> Steps<'a, 'b> {
+    fn new(wanted: &AmendOptions, header: &Header, progress: &'a mut AmendProgress<'b>) -> Self {
+        let changes_version = wanted.version != header.version;
+        let changes_refcounts = wanted.refcount != header.geometry.refcount;
+        let left = u64::from(changes_version).saturating_add(changes_refcounts.into());
+        Self { progress, left, done: 0, current: 0 }
+    }
+
+    fn at(&mut self, done: u64, total: u64) {
+        self.current = total;
+        let all = self.done.saturating_add(total.saturating_mul(self.left));
+        (self.progress)(self.done.saturating_add(done), all);
+    }
+
+    const fn next(&mut self) {
+        self.done = self.done.saturating_add(self.current);
+        self.left = self.left.saturating_sub(1);
     }
 }
 

@@ -120,15 +120,13 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
     shown.set(0.0);
     let mut wanted = chosen.for_driver(&[]);
     wanted.add_secrets_of(&how.options);
-    let amended = amender.amend(&wanted, force, &mut |done, total| {
-        if done > 0 {
-            shown.bytes(done, total);
-        }
-    });
+    let amended = amender.amend(&wanted, force, &mut |done, total| shown.bytes_anew(done, total));
     if let Err(error) = amended {
         if damage::snapshot_l1(&error).is_some() {
             run.say(&describe(&error));
         }
+        // As qemu-img has it: this is the end, if not the one that was hoped for.
+        shown.set(100.0);
         shown.end();
         return Err(Stop::failed(reason(&error)).of(Class::of(&error)).in_image(&opened.filename));
     }

@@ -94,6 +94,18 @@ impl Progress {
         }
     }
 
+    /// As [`bytes`](Self::bytes) of work whose steps follow each other: less than was shown before,
+    /// or nothing, is the beginning of a step, and shown.
+    pub(crate) fn bytes_anew(&mut self, done: u64, total: u64) {
+        if let Shown::Percentages { printed, .. } = &mut self.shown {
+            let begins = done == 0 || printed.is_some_and(|printed| percent(done, total) < printed);
+            if begins {
+                *printed = None;
+            }
+        }
+        self.bytes(done, total);
+    }
+
     /// Shows `percent`, if it is worth it.
     pub(crate) fn set(&mut self, percent: f32) {
         match &mut self.shown {

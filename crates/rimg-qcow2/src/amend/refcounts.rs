@@ -20,6 +20,29 @@ struct Room {
     table: FreeRun,
 }
 
+/// Tells how far the work is: the refcount table is walked until all that is new has its place, at
+/// least twice, and once more to write.
+struct Walks<'a, 'b> {
+    progress: &'a mut AmendProgress<'b>,
+    /// How many entries the table has.
+    entries: u64,
+    /// How many walks are done.
+    done: u64,
+    /// The one that writes is under way.
+    is_last: bool,
+}
+
+impl Walks<'_, '_> {
+    fn walk(&mut self) {
+        let all = self.done.saturating_add(if self.is_last { 1 } else { 2 }).max(3);
+        let before = self.done.saturating_mul(self.entries);
+        for entry in 0..=self.entries {
+            (self.progress)(before.saturating_add(entry), all.saturating_mul(self.entries));
+        }
+        self.done = self.done.saturating_add(1);
+    }
+}
+
 impl Qcow2Image {
     pub(super) fn change_refcounts(
         &self,
@@ -29,9 +52,14 @@ impl Qcow2Image {
         let mut state = self.lock()?;
         let state = &mut *state;
         let new = Geometry { refcount: order, ..self.geometry };
-        self.refuse_too_high(state, order)?;
-        let room = self.room_for_refcounts(state, new)?;
-        self.write_refcounts(state, new, &room, progress)?;
+        let entries = num::to_u64(state.allocator_mut()?.table.len());
+        if let Err(error) = self.refuse_too_high(state, order) {
+            progress(0, 1);
+            return Err(error);
+        }
+        let mut walks = Walks { progress, entries, done: 0, is_last: false };
+        let room = self.room_for_refcounts(state, new, &mut walks)?;
+        self.write_refcounts(state, new, &room, &mut walks)?;
         // The old counts stay right until the header changes.
         self.catch_up(state)?;
         self.barrier(state)?;
@@ -67,11 +95,17 @@ impl Qcow2Image {
 
     /// Takes clusters for blocks that describe all clusters in use, themselves too, and for the
     /// table that leads to them.
-    fn room_for_refcounts(&self, state: &mut State, new: Geometry) -> Result<Room> {
+    fn room_for_refcounts(
+        &self,
+        state: &mut State,
+        new: Geometry,
+        walks: &mut Walks<'_, '_>,
+    ) -> Result<Room> {
         let mut blocks = BTreeMap::new();
         let mut table: Option<FreeRun> = None;
         loop {
             let used = state.allocator_mut()?.used_blocks(new)?;
+            walks.walk();
             let missing: Vec<u64> =
                 used.iter().copied().filter(|index| !blocks.contains_key(index)).collect();
             for index in &missing {
@@ -107,16 +141,14 @@ impl Qcow2Image {
         state: &mut State,
         new: Geometry,
         room: &Room,
-        progress: &mut AmendProgress<'_>,
+        walks: &mut Walks<'_, '_>,
     ) -> Result<()> {
         let file = self.file_writer()?;
         let cluster_bytes = num::to_usize(new.cluster_bytes())?;
         let table_bytes = room.table.clusters.saturating_mul(new.cluster_bytes());
         let mut table = vec![0_u64; num::to_usize(table_bytes / 8)?];
-        let total = num::to_u64(room.blocks.len());
         let mut bytes = vec![0; cluster_bytes];
-        for (done, (index, run)) in (0..).zip(&room.blocks) {
-            progress(done, total);
+        for (index, run) in &room.blocks {
             let at = new.cluster_offset(run.first);
             if let Some(entry) = table.get_mut(num::to_usize(*index)?) {
                 *entry = at;
@@ -132,7 +164,8 @@ impl Qcow2Image {
             )?;
             file.write_all_at(&bytes, at).map_err(Error::io(op::WRITE_REFCOUNT_BLOCK, at))?;
         }
-        progress(total, total);
+        walks.is_last = true;
+        walks.walk();
         let at = new.cluster_offset(room.table.first);
         let raw: Vec<u8> = table.iter().flat_map(|entry| entry.to_be_bytes()).collect();
         file.write_all_at(&raw, at).map_err(Error::io(op::WRITE_REFCOUNT_TABLE, at))
