@@ -259,22 +259,19 @@ fn run_command(
     let out = BufWriter::with_capacity(STDIO_BYTES, io::stdout());
     let mut run = Run { program, shape, out };
     let result = (command.run)(&mut run, args);
-    let stop = |stop| program.stop(stop, Some(&command.help), shape.errors);
+    let stop = |why| program.stop(why, Some(&command.help), shape.errors);
     match result {
         // Who reads both streams from one pipe, or file, has qemu-img's message first: what it
         // printed before waits in C's buffer until it exits.
-        Err(why) if !io::stdout().is_terminal() => {
+        Err(why) if program.is_qemu_img() && !io::stdout().is_terminal() => {
             let exit = stop(why);
             let _ = run.flush();
             exit
         }
-        result => match result.and_then(|exit| run.flush().map(|()| exit)) {
-            Ok(exit) => exit,
-            Err(why) => {
-                let _ = run.flush();
-                stop(why)
-            }
-        },
+        result => {
+            let flushed = run.flush();
+            result.and_then(|exit| flushed.map(|()| exit)).unwrap_or_else(stop)
+        }
     }
 }
 

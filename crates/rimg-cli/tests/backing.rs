@@ -1,4 +1,4 @@
-//! `convert -B`, where rimg does better than qemu-img.
+//! `convert -B` and `rebase`, where rimg does better than qemu-img.
 
 use rimg_testkit::peer::Peer;
 use std::process::Command;
@@ -50,4 +50,31 @@ fn an_overlay_that_knows_its_parent_is_made_over_it() {
     let message = rimg(&["create", "-q", "-u", "-f", "vhdx", "-b", "x", "-F", "vhdx", "y", "1M"]);
     let wanted = "rimg: y: The parent has to be opened, and to be a vhdx image\n";
     assert_eq!(message.unwrap_err(), wanted);
+}
+
+/// Clusters are compressed whole, though parts of them could be there alone.
+#[test]
+fn an_overlay_with_subclusters_is_compressed_while_it_is_rebased() {
+    let (Some(qemu_img), Some(qemu_io)) = (Peer::qemu_img(), Peer::qemu_io()) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (qemu_img, qemu_io) = (qemu_img.in_dir(folder.path()), qemu_io.in_dir(folder.path()));
+    for size in ["100k", "256k"] {
+        qemu_img.ok(["create", "-q", "-f", "qcow2", "base", size]);
+        qemu_io.ok(["-c", "write -P 3 0 64k", "-c", "write -P 5 99k 1k", "base"]);
+        let over = ["create", "-q", "-f", "qcow2", "-o", "extended_l2=on", "-b", "base", "-F"];
+        qemu_img.ok(over.into_iter().chain(["qcow2", "top"]));
+        // A cluster that has a part of its own is not compressed.
+        qemu_io.ok(["-c", "write -P 7 66k 2k", "top"]);
+        qemu_img.ok(["convert", "-O", "raw", "top", "wanted"]);
+        let status = Command::new(env!("CARGO_BIN_EXE_rimg"))
+            .args(["rebase", "-c", "-b", "", "top"])
+            .current_dir(folder.path())
+            .status()
+            .unwrap();
+        assert!(status.success());
+        let same = qemu_img.ok(["compare", "-f", "qcow2", "-F", "raw", "top", "wanted"]);
+        assert_eq!(same, "Images are identical.\n");
+        let check = qemu_img.ok(["check", "top"]);
+        assert!(check.contains("50.00% compressed clusters"), "{check}");
+    }
 }

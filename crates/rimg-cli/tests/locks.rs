@@ -60,6 +60,7 @@ fn a_raw_image_in_use_can_be_looked_at() {
     qemu_img.ok(["create", "-q", "t", "4M"]);
     qemu_img.ok(["create", "-q", "r", "4M"]);
     qemu_img.ok(["create", "-q", "-f", "qcow2", "-b", "t", "-F", "raw", "o.q"]);
+    qemu_img.ok(["create", "-q", "-f", "qcow2", "-o", "data_file=t,data_file_raw=on", "d.q", "4M"]);
     let socket = folder.path().join("socket");
     let address = socket.to_str().unwrap();
     let _holder = qemu_nbd.in_dir(folder.path()).start(["-t", "-f", "raw", "-k", address, "t"]);
@@ -86,6 +87,8 @@ fn a_raw_image_in_use_can_be_looked_at() {
         "resize -f raw t 4M",
         "resize --image-opts driver=raw,file.filename=t,file.locking=off 4M",
         "info --image-opts driver=raw,file.filename=t,file.locking=some",
+        // Without locks is one file, and none that it names.
+        "resize --image-opts driver=qcow2,file.filename=d.q,file.locking=off 8M",
     ] {
         let args: Vec<&str> = line.split(' ').collect();
         let theirs = qemu_img.run(&args);
@@ -93,7 +96,12 @@ fn a_raw_image_in_use_can_be_looked_at() {
         assert_eq!((status, stderr.as_str()), (theirs.status, theirs.stderr.as_str()), "{line}");
         refused += usize::from(stderr.contains("Is another process using the image [t]?"));
     }
-    assert_eq!(refused, 3);
+    assert_eq!(refused, 4);
+    // A hash of it would be that of no state that it ever had.
+    let mut checksum = Command::new(env!("CARGO_BIN_EXE_rimg"));
+    let output = checksum.args(["checksum", "t"]).current_dir(folder.path()).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.ends_with("Is another process using the image [t]?\n"), "{stderr}");
 }
 
 fn rimg(folder: &Path, args: &[&str]) -> (Option<i32>, String) {

@@ -332,19 +332,19 @@ fn geometry(
         Some(_) => SECTOR_BYTES,
         None => u64::from(options.sparse_bytes).clamp(SECTOR_BYTES, to_u64(UNIT_BYTES)),
     };
-    let cluster = match coding {
+    let whole = match coding {
         Some(coding) => Some(to_u64(coding.cluster_bytes)),
-        // Zeroes in parts of a cluster cost more than they save, where they have to be written; and
-        // a cluster that has data is whole, as with QEMU, unless that would be a lot. Those that
-        // are there beforehand are not.
+        // Zeroes in parts of a cluster, or of a subcluster, cost more than they save where they
+        // have to be written; and one that has data is whole, as with QEMU, unless that would be a
+        // lot. Those that are there beforehand are not.
         None if zero_from == 0 && is_preallocated(target) => None,
         None => {
-            let cluster = target.info().ok().and_then(|info| info.granule_bytes());
-            cluster.filter(|cluster| zero_from != 0 || *cluster < to_u64(UNIT_BYTES))
+            let whole = target.info().ok().and_then(|info| info.granule_bytes());
+            whole.filter(|whole| zero_from != 0 || *whole < to_u64(UNIT_BYTES))
         }
     };
-    let granule = match cluster {
-        Some(cluster) if cluster != 0 => sparse.next_multiple_of(cluster),
+    let granule = match whole {
+        Some(whole) if whole != 0 => sparse.next_multiple_of(whole),
         _ => sparse,
     };
     // Encoding takes long: smaller units keep all threads busy to the end.

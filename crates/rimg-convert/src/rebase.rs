@@ -12,7 +12,7 @@ use crate::progress::{Meter, Observer};
 use crate::rate::Rate;
 use crate::recode::{Coding, encode_cluster, push_write};
 use crate::reorder::{Order, Window};
-use crate::source::Source;
+use crate::source::{SECTOR_BYTES, Source};
 use crate::stop::{Cancelled, Stop, lock};
 use crate::unit::{Op, Unit};
 use core::num::NonZeroUsize;
@@ -85,11 +85,16 @@ pub fn rebase(
     let old = overlay.backing().map(|image| -> &dyn BlockImage { &**image });
     let sources = [source_of(old), source_of(new)];
     let threads = threads(options.threads);
+    // What the overlay takes in one piece.
+    let granule = match coding {
+        Some(coding) => to_u64(coding.cluster_bytes),
+        None => overlay.info().ok().and_then(|info| info.granule_bytes()).unwrap_or(SECTOR_BYTES),
+    };
     let engine = Engine {
         overlay,
-        planner: Mutex::new(Planner::new(overlay, &sources, new)),
+        planner: Mutex::new(Planner::new(overlay, &sources, new, granule)),
         sources: &sources,
-        granule: Planner::granule_of(overlay),
+        granule,
         coding,
         had_backing: old.is_some(),
         target: Target {

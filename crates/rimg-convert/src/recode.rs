@@ -212,7 +212,9 @@ pub(crate) fn encode_cluster(
 ) {
     let start = unit.data.len();
     let end = at.saturating_add(to_u64(cluster.len()));
-    let encoded = if cluster.len() == coding.cluster_bytes {
+    let encoded = if !at.is_multiple_of(to_u64(coding.cluster_bytes)) {
+        None
+    } else if cluster.len() == coding.cluster_bytes {
         encoder.encode(cluster, &mut unit.data)
     } else if end == coding.target_end {
         // What lies behind the end of the disk is encoded as zeroes.

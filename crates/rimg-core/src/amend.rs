@@ -20,5 +20,6 @@ pub trait Amend: Send + Sync {
     ) -> Result<()>;
 }
 
-/// Told now and then how much is done, and of how much.
+/// Told now and then how much is done, and of how much, in units of its own. The work of later steps
+/// is not known at first: the second number may change, and less be done of it than before.
 pub type AmendProgress<'a> = dyn FnMut(u64, u64) + 'a;

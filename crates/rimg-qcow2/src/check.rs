@@ -34,7 +34,7 @@ use refcounts::{Pass, Refcounts, Verdict};
 use references::References;
 use report::Report;
 use rimg_core::{
-    Check, CheckSummary, Error, Finding, FindingKind, Limits, Repair, Result, Storage, num,
+    Check, CheckSummary, Error, Finding, FindingKind, Limits, Repair, Result, Storage, num, op,
 };
 use snapshots::SnapshotTable;
 use tables::{sync, writer};
@@ -211,7 +211,7 @@ impl Subject<'_> {
         let counts = &references.counts;
         if counts.stray_end() > counts.file_len() {
             let end = self.geometry().cluster_offset(counts.untouched_from());
-            writer(self.file)?.set_len_bytes(end).map_err(Error::io("extend file", end))?;
+            writer(self.file)?.set_len_bytes(end).map_err(Error::io(op::EXTEND_FILE, end))?;
             return Ok(true);
         }
         Ok(counts.file_len() > references.counted_len)

@@ -125,7 +125,7 @@ impl Qcow2Image {
         if full == len {
             return Ok(());
         }
-        file.set_len_bytes(full).map_err(Error::io("extend file", len))
+        file.set_len_bytes(full).map_err(Error::io(op::EXTEND_FILE, len))
     }
 
     /// Brings the disk to where memory is, in order, and stops counting released references. The

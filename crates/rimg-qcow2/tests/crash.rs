@@ -92,7 +92,6 @@ fn what_a_shrunk_disk_lost_does_not_come_up_in_a_grown_one() {
 /// A crash may take back that a disk grew, but not leave there what was written since.
 #[test]
 fn what_a_grown_disk_gained_does_not_come_up_when_it_grows_again() {
-    let mut taken_back = 0;
     for (data_file, data_file_raw) in [(true, false), (true, true), (false, false)] {
         let kind = Kind {
             cluster_bits: 12,
@@ -106,6 +105,7 @@ fn what_a_grown_disk_gained_does_not_come_up_when_it_grows_again() {
             backing_bytes: 0,
             size_bytes: 65_536,
         };
+        let mut taken_back = 0;
         let (recorded, mut model) = Recorded::new(&kind);
         let image = open(&recorded.dir);
         apply(&Op::Write { at: 0, len: 512, seed: 1 }, image.as_ref(), &mut model);
@@ -121,8 +121,8 @@ fn what_a_grown_disk_gained_does_not_come_up_when_it_grows_again() {
                 taken_back += 1;
             }
         });
+        assert!(taken_back > 3, "{taken_back} of {kind:?}");
     }
-    assert!(taken_back > 10, "{taken_back}");
 }
 
 /// The rest of the (sub)cluster that a disk ends within is zeroed, and nothing else is.

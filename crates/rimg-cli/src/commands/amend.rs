@@ -125,8 +125,10 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
         if damage::snapshot_l1(&error).is_some() {
             run.say(&describe(&error));
         }
-        // As qemu-img has it: this is the end, if not the one that was hoped for.
-        shown.set(100.0);
+        if !run.has_own() {
+            // As qemu-img has it: this is the end, if not the one that was hoped for.
+            shown.set(100.0);
+        }
         shown.end();
         return Err(Stop::failed(reason(&error)).of(Class::of(&error)).in_image(&opened.filename));
     }

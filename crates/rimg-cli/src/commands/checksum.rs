@@ -74,7 +74,8 @@ const FLAGS: &[(Key, Flag)] = &[
 ];
 
 fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
-    let mut how = How::default();
+    // A hash of what somebody is writing to is that of no state of it.
+    let mut how = How { shares_raw: false, ..How::default() };
     let (mut quiet, mut progress, mut image_opts) = (false, false, false);
     let (mut cache, mut hash) = (None, Hash::Sha256);
     let mut secrets = RawOptions::new();

@@ -1,6 +1,6 @@
 //! `blkdebug`: errors where the user wants them, by rules in options and in a file.
 
-use crate::images::node::{Node, NodeOptions, option_size};
+use crate::images::node::{Common, Node, NodeOptions, option_size};
 use crate::images::protocol;
 use crate::message::describe_io;
 use crate::options::{parse_bool, parse_number};
@@ -41,9 +41,9 @@ impl DebugNode {
     /// Reads what stands in a list of options or an object.
     pub(crate) fn of_options(
         mut options: NodeOptions,
-        force_share: &mut bool,
+        common: &mut Common,
     ) -> Result<Self, String> {
-        let image = Node::of_child(&mut options, "image", force_share)?;
+        let image = Node::of_child(&mut options, "image", common)?;
         let config = options.take("config").unwrap_or_default();
         let said = options.clone();
         let mut rules = Vec::new();

@@ -113,10 +113,8 @@ impl ImageName {
     }
 
     fn from_options(given: &str, mut options: NodeOptions, how: &mut How) -> Result<Self, String> {
-        let common = options.take_common();
-        how.force_share |= common.force_share == Some(true);
+        let mut common = options.take_common()?;
         how.refuses_to_share |= common.force_share == Some(false);
-        how.read_only |= common.read_only == Some(true);
         if (common.force_share, common.read_only) == (Some(true), Some(false)) {
             return Err(SHARED_FOR_WRITING.to_owned());
         }
@@ -124,7 +122,8 @@ impl ImageName {
         let driver = how.format.take().or(in_options);
         let given = given.to_owned();
         if let Some(driver) = driver.as_deref().filter(|driver| PROTOCOLS.contains(driver)) {
-            let node = Node::of_options(driver, options, &mut how.force_share)?;
+            let node = Node::of_options(driver, options, &mut common)?;
+            how.heed(common);
             return Ok(Self { node, is_bare: true, said: NodeOptions::default(), given });
         }
         if let Some(driver) = driver.as_ref().filter(|driver| format(driver).is_none()) {
@@ -134,7 +133,8 @@ impl ImageName {
         if driver.is_none() && !options.iter().any(|(name, _)| is_file(name)) {
             return Err("Must specify either driver or file".to_owned());
         }
-        let node = Node::of_child(&mut options, "file", &mut how.force_share)?;
+        let node = Node::of_child(&mut options, "file", &mut common)?;
+        how.heed(common);
         if options.value("backing").is_some_and(str::is_empty) {
             // Nothing below: what an image below would show cannot be read then.
             options.take("backing");

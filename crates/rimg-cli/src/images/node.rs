@@ -122,7 +122,10 @@ impl NodeOptions {
     }
 
     /// Takes out what every node knows.
-    pub(crate) fn take_common(&mut self) -> Common {
+    ///
+    /// # Errors
+    /// Which of them is not what it should be.
+    pub(crate) fn take_common(&mut self) -> Result<Common, String> {
         // Nothing here depends on these.
         const COMMON: [&str; 6] = [
             "node-name",
@@ -135,8 +138,14 @@ impl NodeOptions {
         for name in COMMON {
             self.take_scalar(name);
         }
-        let mut switch = |name| self.take(name).and_then(|value| parse_bool(&value));
-        Common { force_share: switch("force-share"), read_only: switch("read-only") }
+        let mut switch = |name| {
+            let value = self.take(name).map(|value| parse_bool(&value));
+            value.map(|on| on.ok_or_else(|| format!("Parameter '{name}' expects 'on' or 'off'")))
+        };
+        Ok(Common {
+            force_share: switch("force-share").transpose()?,
+            read_only: switch("read-only").transpose()?,
+        })
     }
 
     /// Refuses what is left, in the name of `driver`.
@@ -153,13 +162,22 @@ impl NodeOptions {
     }
 }
 
+impl Common {
+    /// Adds what is asked of another node: what holds for one file holds for all.
+    fn add(&mut self, other: Self) {
+        let either = |one, other| if other == Some(true) { other } else { one };
+        self.force_share = either(self.force_share, other.force_share);
+        self.read_only = either(self.read_only, other.read_only);
+    }
+}
+
 impl Node {
-    /// The node that options describe, which is called `child` where it is to be used. Sets
-    /// `force_share` where it is wanted.
+    /// The node that options describe, which is called `child` where it is to be used. Adds
+    /// what is asked of it, and of nodes below, to `common`.
     pub(crate) fn of_child(
         options: &mut NodeOptions,
         child: &str,
-        force_share: &mut bool,
+        common: &mut Common,
     ) -> Result<Self, String> {
         if let Some(node) = options.value(child) {
             return Err(format!("Cannot find device='{node}' nor node-name='{node}'"));
@@ -173,18 +191,18 @@ impl Node {
             (None, Some(_)) => "file".to_owned(),
             (None, None) => return Err("Must specify either driver or file".to_owned()),
         };
-        Self::of_options(&driver, own, force_share)
+        Self::of_options(&driver, own, common)
     }
 
     /// The node of the driver `driver` that is told `options`.
     pub(crate) fn of_options(
         driver: &str,
         mut options: NodeOptions,
-        force_share: &mut bool,
+        common: &mut Common,
     ) -> Result<Self, String> {
-        *force_share |= options.take_common().force_share == Some(true);
+        common.add(options.take_common()?);
         if let Some(info) = format(driver) {
-            let file = Self::of_child(&mut options, "file", force_share)?;
+            let file = Self::of_child(&mut options, "file", common)?;
             let node = ImageNode { driver: info.name, said: options, file };
             return Ok(Self::Image(Box::new(node)));
         }
@@ -192,7 +210,7 @@ impl Node {
             Some("nbd") => NbdNode::of_options(options).map(Self::Nbd),
             Some(driver @ ("null-co" | "null-aio")) => null(driver, options).map(Self::Null),
             Some("blkdebug") => {
-                DebugNode::of_options(options, force_share).map(|node| Self::Debug(Box::new(node)))
+                DebugNode::of_options(options, common).map(|node| Self::Debug(Box::new(node)))
             }
             Some(driver) => file(driver, options).map(Self::File),
             None => Err(format!("Unknown driver '{driver}'")),

@@ -4,14 +4,13 @@ use crate::class::Class;
 use crate::images::attach::{Attached, NodeHow, attach, check_device, driver_of_file, report_file};
 use crate::images::format;
 use crate::images::name::{ImageName, combine};
-use crate::images::node::{Node, NodeOptions, option_size};
+use crate::images::node::{Common, Node, NodeOptions, option_size};
 use crate::images::shown::node_name;
 use crate::message::{Stop, describe, describe_io};
 use crate::output::info::{ImageReport, NodeReport};
 use rimg::{
     BlockImage, CacheMode, Dependency, DependencyRole, Error, FileError, Grant, ImageInfo, Layer,
-    LocalFiles, LockConflict, Locking, MemoryStorage, OpenedImage, Opener, Policy as _, RawOptions,
-    op,
+    LocalFiles, LockConflict, MemoryStorage, OpenedImage, Opener, Policy as _, RawOptions, op,
 };
 use std::fs;
 use std::io::{self, Write as _};
@@ -86,6 +85,12 @@ fn key_secret(format: &str) -> &'static str {
 }
 
 impl How {
+    /// Notes what nodes are asked.
+    pub(crate) fn heed(&mut self, common: Common) {
+        self.force_share |= common.force_share == Some(true);
+        self.read_only |= common.read_only == Some(true);
+    }
+
     /// What the format is told: nothing of a passphrase that nobody is going to try.
     fn options(&self) -> RawOptions {
         let mut options = self.options.clone();
@@ -190,11 +195,9 @@ pub(crate) fn open_or_reason(name: &ImageName, how: &How) -> Result<Opened, Reas
         opener = opener.format("raw");
     }
     let attached = match name.node() {
-        Node::File(node) => {
+        // Without locks is this file, and none that the image names.
+        Node::File(node) if node.locks => {
             check_device(node)?;
-            if !node.locks {
-                opener = opener.locking(Locking::Off);
-            }
             None
         }
         node => {

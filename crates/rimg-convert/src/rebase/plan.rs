@@ -3,7 +3,7 @@
 use crate::error::ConvertError;
 use crate::runs::{Chain, Run, RunKind};
 use crate::same::SameFiles;
-use crate::source::{SECTOR_BYTES, Source, Walk};
+use crate::source::{Source, Walk};
 use crate::unit::{Piece, UNIT_PIECES};
 use core::ops::Range;
 use rimg_core::num::to_u64;
@@ -37,6 +37,7 @@ impl<'a> Planner<'a> {
         overlay: &'a dyn BlockImage,
         sources: &[Source<'a>; 2],
         onto: Option<&'a dyn BlockImage>,
+        granule: u64,
     ) -> Self {
         let [old, new] = sources;
         let old_image = overlay.backing().map(|image| -> &dyn BlockImage { &**image });
@@ -45,16 +46,11 @@ impl<'a> Planner<'a> {
             old: old.walk(None),
             new: new.walk(None),
             same: SameFiles::of(old_image.into_iter().chain(onto)),
-            granule: Self::granule_of(overlay),
+            granule,
             at: 0,
             end: overlay.size_bytes(),
             next_seq: 0,
         }
-    }
-
-    /// What the overlay takes in one piece: a cluster, or a part of one.
-    pub(super) fn granule_of(overlay: &dyn BlockImage) -> u64 {
-        overlay.info().ok().and_then(|info| info.granule_bytes()).unwrap_or(SECTOR_BYTES)
     }
 
     pub(super) fn is_finished(&self) -> bool {

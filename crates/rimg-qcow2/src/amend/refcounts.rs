@@ -30,15 +30,25 @@ struct Walks<'a, 'b> {
     done: u64,
     /// The one that writes is under way.
     is_last: bool,
+    /// How many entries of the walk under way were told of.
+    told: u64,
 }
 
 impl Walks<'_, '_> {
-    fn walk(&mut self) {
+    /// So much of the walk under way is done.
+    fn tell(&mut self, done: u64, total: u64) {
         let all = self.done.saturating_add(if self.is_last { 1 } else { 2 }).max(3);
         let before = self.done.saturating_mul(self.entries);
-        for entry in 0..=self.entries {
+        let until = self.entries.saturating_mul(done).checked_div(total).unwrap_or(0);
+        for entry in self.told..=until {
             (self.progress)(before.saturating_add(entry), all.saturating_mul(self.entries));
         }
+        self.told = self.told.max(until.saturating_add(1));
+    }
+
+    fn end(&mut self) {
+        self.tell(1, 1);
+        self.told = 0;
         self.done = self.done.saturating_add(1);
     }
 }
@@ -57,7 +67,7 @@ impl Qcow2Image {
             progress(0, 1);
             return Err(error);
         }
-        let mut walks = Walks { progress, entries, done: 0, is_last: false };
+        let mut walks = Walks { progress, entries, done: 0, is_last: false, told: 0 };
         let room = self.room_for_refcounts(state, new, &mut walks)?;
         self.write_refcounts(state, new, &room, &mut walks)?;
         // The old counts stay right until the header changes.
@@ -105,7 +115,7 @@ impl Qcow2Image {
         let mut table: Option<FreeRun> = None;
         loop {
             let used = state.allocator_mut()?.used_blocks(new)?;
-            walks.walk();
+            walks.end();
             let missing: Vec<u64> =
                 used.iter().copied().filter(|index| !blocks.contains_key(index)).collect();
             for index in &missing {
@@ -148,7 +158,10 @@ impl Qcow2Image {
         let table_bytes = room.table.clusters.saturating_mul(new.cluster_bytes());
         let mut table = vec![0_u64; num::to_usize(table_bytes / 8)?];
         let mut bytes = vec![0; cluster_bytes];
-        for (index, run) in &room.blocks {
+        walks.is_last = true;
+        let total = num::to_u64(room.blocks.len());
+        for (done, (index, run)) in (0..).zip(&room.blocks) {
+            walks.tell(done, total);
             let at = new.cluster_offset(run.first);
             if let Some(entry) = table.get_mut(num::to_usize(*index)?) {
                 *entry = at;
@@ -164,8 +177,7 @@ impl Qcow2Image {
             )?;
             file.write_all_at(&bytes, at).map_err(Error::io(op::WRITE_REFCOUNT_BLOCK, at))?;
         }
-        walks.is_last = true;
-        walks.walk();
+        walks.end();
         let at = new.cluster_offset(room.table.first);
         let raw: Vec<u8> = table.iter().flat_map(|entry| entry.to_be_bytes()).collect();
         file.write_all_at(&raw, at).map_err(Error::io(op::WRITE_REFCOUNT_TABLE, at))

@@ -22,7 +22,7 @@ const FAR_CLUSTERS: u64 = 1 << 10;
 const FAR_BYTES: u64 = 64 << 20;
 
 /// A file that grows that far has no more clusters: even empty, their counters take memory.
-const MOST_CLUSTERS: u64 = 1 << 34;
+const MOST_CLUSTERS: u64 = 1 << 29;
 
 /// Who refers to a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,9 +89,9 @@ impl Counts {
         self.first_len.saturating_add(more)
     }
 
-    /// Whether the file may grow to `end` for one cluster there. Far from its end that is so for
-    /// a few, and where a refcount table can lead.
-    pub(super) fn may_grow_to(&mut self, end: u64) -> bool {
+    /// Lets the file grow to `end` for one cluster there, if it may. Far from its end that is so
+    /// for a few, which this counts, and where a refcount table can lead.
+    pub(super) fn take_growth_to(&mut self, end: u64) -> bool {
         if end <= self.near_end() {
             return true;
         }
@@ -346,12 +346,12 @@ mod tests {
     fn a_file_grows_far_for_few_clusters_and_near_for_any() {
         let mut counts = counts(4 * 512, 4);
         for _ in 0..2 * FAR_CLUSTERS {
-            assert!(counts.may_grow_to(NEAR_CLUSTERS * 512));
+            assert!(counts.take_growth_to(NEAR_CLUSTERS * 512));
         }
         // 2^20 blocks of 256 refcounts are what the largest table leads to.
-        assert!(!counts.may_grow_to((128 << 30) + 1));
+        assert!(!counts.take_growth_to((128 << 30) + 1));
         for turn in 0..FAR_CLUSTERS + 1 {
-            assert_eq!(counts.may_grow_to(128 << 30), turn < FAR_CLUSTERS, "{turn}");
+            assert_eq!(counts.take_growth_to(128 << 30), turn < FAR_CLUSTERS, "{turn}");
         }
     }
 

@@ -80,7 +80,7 @@ impl Plan {
                 plan.blocks.insert(number, cluster);
                 let first = if is_known { full.start } else { first };
                 full = first..cluster.saturating_add(1);
-                done = number.min(cluster >> g.refcounts_per_block_bits());
+                done = number;
             }
             let last = plan.blocks.keys().next_back().copied().unwrap_or(0);
             let entries = last.saturating_add(1);
@@ -99,6 +99,7 @@ impl Plan {
             let most = spec::MAX_REFCOUNT_TABLE_BYTES >> g.cluster.bits();
             let clusters = clusters.saturating_add(spare).min(most.max(clusters));
             counts.give_back(plan.table, plan.table_clusters)?;
+            full = 0..0;
             plan.table = counts.first_free(from, clusters);
             check_end(g, plan.table, clusters)?;
             counts.take(plan.table, clusters)?;

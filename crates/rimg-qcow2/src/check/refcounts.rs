@@ -137,7 +137,7 @@ impl<'a> Refcounts<'a> {
         if i64::try_from(end).is_err() {
             return Ok(Some("Invalid argument".to_owned()));
         }
-        if !counts.may_grow_to(end) {
+        if !counts.take_growth_to(end) {
             return Ok(Some(TOO_LARGE.to_owned()));
         }
         match writer(self.file)?.set_len_bytes(end) {
@@ -145,7 +145,7 @@ impl<'a> Refcounts<'a> {
             Err(error) if error.kind() == ErrorKind::FileTooLarge => {
                 return Ok(Some(TOO_LARGE.to_owned()));
             }
-            Err(error) => return Err(Error::io("extend file", end)(error)),
+            Err(error) => return Err(Error::io(op::EXTEND_FILE, end)(error)),
         }
         counts.grow(end)?;
         Ok(None)

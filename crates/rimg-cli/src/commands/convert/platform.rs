@@ -43,7 +43,8 @@ pub(super) fn verify(
     args: &Args,
     watch: &Watch<'_>,
 ) -> Result<(), Stop> {
-    let how = How { writable: false, cache: CacheMode::Writeback, ..how.clone() };
+    let how =
+        How { writable: false, shares_raw: false, cache: CacheMode::Writeback, ..how.clone() };
     let verdicts = look_at(platform, name, &how)?;
     if !args.quiet {
         watch.print(&report(&verdicts, Form::Human));

@@ -23,7 +23,7 @@ pub(super) fn verify(
     watch: &Watch<'_>,
     cancel: &AtomicBool,
 ) -> Result<(), Stop> {
-    let how = How { writable: false, cache: CacheMode::Writeback, ..how };
+    let how = How { writable: false, shares_raw: false, cache: CacheMode::Writeback, ..how };
     let target = images::open(name, &how)?;
     let mut options = ChecksumOptions::default();
     options.salvage = salvage;
