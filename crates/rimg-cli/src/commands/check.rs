@@ -154,27 +154,23 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
         return Err(Stop::failed(message).with_exit(exit::NO_CHECK));
     };
     let has_own = run.has_own();
-    let look = |run: &Run<'_>, repair| {
+    let look = |repair| {
         let tell = &mut |finding: &Finding| {
             if finding.wordless_in_qemu && !has_own {
                 return;
-            }
-            if let Some(preface) = output::preface(&finding.message) {
-                run.say(&preface);
             }
             // Findings are diagnostics: nothing can be done when nobody reads them.
             let _ = writeln!(io::stderr(), "{}{}", finding.message, output::hint(&finding.message));
         };
         checker.check(repair, tell)
     };
-    let mut summary = look(run, repair).map_err(|error| failed(run, &opened.filename, &error))?;
+    let mut summary = look(repair).map_err(|error| failed(run, &opened.filename, &error))?;
     let CheckSummary { corruptions_fixed, leaks_fixed, .. } = summary;
     if corruptions_fixed > 0 || leaks_fixed > 0 {
         if !quiet && form == Form::Human {
             run.print(&output::repaired(&summary))?;
         }
-        summary =
-            look(run, Repair::Nothing).map_err(|error| failed(run, &opened.filename, &error))?;
+        summary = look(Repair::Nothing).map_err(|error| failed(run, &opened.filename, &error))?;
         summary.corruptions_fixed = corruptions_fixed;
         summary.leaks_fixed = leaks_fixed;
     }

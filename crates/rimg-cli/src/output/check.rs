@@ -16,12 +16,6 @@ pub(crate) fn repaired(summary: &CheckSummary) -> String {
     )
 }
 
-/// What is said before a finding: why the system did not let a repair make the file longer.
-pub(crate) fn preface(message: &str) -> Option<String> {
-    let why = message.strip_prefix("ERROR could not resize image: ")?;
-    (why != "Invalid argument").then(|| format!("Could not resize file: {why}"))
-}
-
 /// What a user of this program can do about a finding: behind it, on a line of its own.
 pub(crate) fn hint(message: &str) -> &'static str {
     if message.starts_with("ERROR: overflow cluster offset=") {

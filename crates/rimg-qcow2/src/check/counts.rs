@@ -4,25 +4,14 @@
 use super::pages::{Cell, Pages};
 use super::report::Report;
 use crate::address::Geometry;
-use crate::spec;
 use core::ops::Range;
 use rimg_core::{FindingKind, MetadataBudget, Result};
 
-/// How far behind the end of a file is near, in bytes: a repair lets it grow so far for anything.
+/// A file does not grow by more while it is repaired, in bytes.
 const NEAR_BYTES: u64 = 1 << 30;
 
-/// Nor is more than so many clusters: each has a refcount, which takes time and room in the file.
+/// Nor by more clusters: each has a refcount, which takes time and room in the file.
 const NEAR_CLUSTERS: u64 = 1 << 16;
-
-/// For so many clusters that are not near, a file grows all the same. Each may need a refcount
-/// block of its own, and a page of counters.
-const FAR_CLUSTERS: u64 = 1 << 10;
-
-/// But for no more than these bytes of clusters.
-const FAR_BYTES: u64 = 64 << 20;
-
-/// A file that grows that far has no more clusters: even empty, their counters take memory.
-const MOST_CLUSTERS: u64 = 1 << 29;
 
 /// Who refers to a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,8 +35,6 @@ pub(super) struct Counts {
     /// are fulfilled.
     clusters: u64,
     pages: Pages,
-    /// For how many clusters that are not near the file may still grow.
-    far_left: u64,
     /// Where references to what is behind the end of the file end, those far behind left out.
     stray_end: u64,
     /// A COPIED flag could not be noted: it is of a reference to nowhere.
@@ -65,7 +52,6 @@ impl Counts {
             first_len: file_len,
             clusters,
             pages,
-            far_left: FAR_CLUSTERS.min(FAR_BYTES >> g.cluster.bits()),
             stray_end: file_len,
             stray_flags: false,
         })
@@ -87,22 +73,6 @@ impl Counts {
     pub(super) fn near_end(&self) -> u64 {
         let more = NEAR_CLUSTERS.saturating_mul(self.g.cluster_bytes()).min(NEAR_BYTES);
         self.first_len.saturating_add(more)
-    }
-
-    /// Lets the file grow to `end` for one cluster there, if it may. Far from its end that is so
-    /// for a few, which this counts, and where a refcount table can lead.
-    pub(super) fn take_growth_to(&mut self, end: u64) -> bool {
-        if end <= self.near_end() {
-            return true;
-        }
-        let clusters = self.g.clusters_for(end);
-        let table = clusters.div_ceil(self.g.refcounts_per_block()).saturating_mul(8);
-        if clusters > MOST_CLUSTERS || table > spec::MAX_REFCOUNT_TABLE_BYTES {
-            return false;
-        }
-        let left = self.far_left.checked_sub(1);
-        self.far_left = left.unwrap_or(0);
-        left.is_some()
     }
 
     /// Takes notice that the file has become longer.
@@ -259,11 +229,9 @@ impl Counts {
         let mut first = from;
         let mut at = from;
         // Nothing behind the clusters of the file is referred to.
-        while let Some(used) =
-            self.pages.next_used(at, first.saturating_add(clusters).min(self.clusters))
-        {
-            at = used.saturating_add(1);
-            if self.of(used) != 0 {
+        while at.saturating_sub(first) < clusters && at < self.clusters {
+            at = at.saturating_add(1);
+            if self.of(at.saturating_sub(1)) != 0 {
                 first = at;
             }
         }
@@ -340,19 +308,6 @@ mod tests {
         assert_eq!(report.summary.corruptions, 2);
         assert_eq!(counts.of(3), 1);
         assert!(messages[0].ends_with("offset 0x800 size 0x200"), "{messages:?}");
-    }
-
-    #[test]
-    fn a_file_grows_far_for_few_clusters_and_near_for_any() {
-        let mut counts = counts(4 * 512, 4);
-        for _ in 0..2 * FAR_CLUSTERS {
-            assert!(counts.take_growth_to(NEAR_CLUSTERS * 512));
-        }
-        // 2^20 blocks of 256 refcounts are what the largest table leads to.
-        assert!(!counts.take_growth_to((128 << 30) + 1));
-        for turn in 0..FAR_CLUSTERS + 1 {
-            assert_eq!(counts.take_growth_to(128 << 30), turn < FAR_CLUSTERS, "{turn}");
-        }
     }
 
     #[test]

@@ -65,27 +65,22 @@ impl Plan {
     /// Takes clusters until everything that is in use, these included, has a block.
     fn make(g: Geometry, counts: &mut Counts, from: u64) -> Result<Self> {
         let mut plan = Self { blocks: BTreeMap::new(), table: 0, table_clusters: 0 };
-        // Clusters that were looked at, all of them in use.
-        let mut full = 0..0;
+        let mut next = from;
         // Blocks before this one are there, or not needed.
         let mut done = 0;
         loop {
             while let Some(number) = plan.missing_block(g, counts, done) {
-                // A block lies with what it counts: far behind the rest there may be little.
-                let first = from.max(number << g.refcounts_per_block_bits());
-                let is_known = full.contains(&first);
-                let cluster = counts.first_free(if is_known { full.end } else { first }, 1);
+                let cluster = counts.first_free(next, 1);
                 check_end(g, cluster, 1)?;
                 counts.take(cluster, 1)?;
                 plan.blocks.insert(number, cluster);
-                let first = if is_known { full.start } else { first };
-                full = first..cluster.saturating_add(1);
-                done = number;
+                next = cluster.saturating_add(1);
+                done = number.min(cluster >> g.refcounts_per_block_bits());
             }
             let last = plan.blocks.keys().next_back().copied().unwrap_or(0);
             let entries = last.saturating_add(1);
             let clusters = g.clusters_for(entries.saturating_mul(8));
-            if clusters <= plan.table_clusters {
+            if clusters == plan.table_clusters {
                 return Ok(plan);
             }
             let bytes = clusters.saturating_mul(g.cluster_bytes());
@@ -94,12 +89,7 @@ impl Plan {
                 let what = "refcount table in bytes";
                 return Err(Error::Limit { what, needed: bytes, limit });
             }
-            // Where a table moves it may need more blocks, and be too small again for them.
-            let spare = if plan.table_clusters == 0 { 0 } else { clusters / 8 };
-            let most = spec::MAX_REFCOUNT_TABLE_BYTES >> g.cluster.bits();
-            let clusters = clusters.saturating_add(spare).min(most.max(clusters));
             counts.give_back(plan.table, plan.table_clusters)?;
-            full = 0..0;
             plan.table = counts.first_free(from, clusters);
             check_end(g, plan.table, clusters)?;
             counts.take(plan.table, clusters)?;

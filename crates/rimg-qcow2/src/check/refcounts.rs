@@ -12,13 +12,9 @@ use crate::refcount::{self, Place};
 use crate::spec;
 use core::ops::Range;
 use rimg_core::{Error, FindingKind, MetadataBudget, Repair, Result, Storage, num, op};
-use std::io::ErrorKind;
 
 /// How much memory refcount blocks take while single counts are looked up.
 const CACHE_BYTES: u64 = 4 << 20;
-
-/// Why a file does not become longer: the system's words for it.
-const TOO_LARGE: &str = "File too large";
 
 /// The refcount table, and its blocks as they are needed.
 pub(super) struct Refcounts<'a> {
@@ -100,8 +96,8 @@ impl<'a> Refcounts<'a> {
                     continue;
                 }
                 report.add_repaired(FindingKind::Corruption, format!("Repairing {what}"));
-                if let Some(why) = self.grow_for(block, counts)? {
-                    let message = format!("ERROR could not resize image: {why}");
+                if !self.grow_for(block, counts)? {
+                    let message = "ERROR could not resize image: Invalid argument".to_owned();
                     report.tell(FindingKind::Note, message, false);
                     rebuild = true;
                     continue;
@@ -131,24 +127,14 @@ impl<'a> Refcounts<'a> {
     }
 
     /// Makes the file long enough for a block behind its end: zeroes, as reading it gave before.
-    /// Says why it cannot.
-    fn grow_for(&self, block: u64, counts: &mut Counts) -> Result<Option<String>> {
+    fn grow_for(&self, block: u64, counts: &mut Counts) -> Result<bool> {
         let end = block.saturating_add(self.g.cluster_bytes());
-        if i64::try_from(end).is_err() {
-            return Ok(Some("Invalid argument".to_owned()));
+        if end > counts.near_end() || i64::try_from(end).is_err() {
+            return Ok(false);
         }
-        if !counts.take_growth_to(end) {
-            return Ok(Some(TOO_LARGE.to_owned()));
-        }
-        match writer(self.file)?.set_len_bytes(end) {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::FileTooLarge => {
-                return Ok(Some(TOO_LARGE.to_owned()));
-            }
-            Err(error) => return Err(Error::io(op::EXTEND_FILE, end)(error)),
-        }
+        writer(self.file)?.set_len_bytes(end).map_err(Error::io(op::EXTEND_FILE, end))?;
         counts.grow(end)?;
-        Ok(None)
+        Ok(true)
     }
 
     /// Compares every refcount with the references that were counted. Clusters whose refcount
