@@ -70,6 +70,12 @@ fn other_formats_are_measured_as_well() {
             &["-O", "parallels"],
             &["-O", "parallels", "-o", "cluster_size=64k"],
             &["-O", "vdi"],
+            &["-O", "vpc", "-o", "force_size=on"],
+            &["-O", "vpc", "-o", "subformat=fixed,force_size=on"],
+            &["-O", "vhdx"],
+            &["-O", "vhdx", "-o", "block_size=1M"],
+            &["-O", "vhdx", "-o", "block_size=4M"],
+            &["-O", "vhdx", "-o", "subformat=fixed,block_size=1M"],
             &["-O", "vmdk"],
         ] {
             let said = measured(rimg, folder, target, "disk");

@@ -55,23 +55,28 @@ fn crash(kind: &Kind, ops: &[Op]) {
     });
 }
 
+/// Version 3 with clusters of 4 KiB, and nothing out of the ordinary.
+fn plain(size_bytes: u64) -> Kind {
+    Kind {
+        cluster_bits: 12,
+        extended_l2: false,
+        version_2: false,
+        refcount_bits: 16,
+        zstd: false,
+        data_file: false,
+        data_file_raw: false,
+        lazy_refcounts: false,
+        backing_bytes: 0,
+        size_bytes,
+    }
+}
+
 /// A crash may come before the data file is cut, or take that away again.
 #[test]
 fn what_a_shrunk_disk_lost_does_not_come_up_in_a_grown_one() {
     let mut grown = 0;
     for data_file_raw in [true, false] {
-        let kind = Kind {
-            cluster_bits: 12,
-            extended_l2: false,
-            version_2: false,
-            refcount_bits: 16,
-            zstd: false,
-            data_file: true,
-            data_file_raw,
-            lazy_refcounts: false,
-            backing_bytes: 0,
-            size_bytes: 100_352,
-        };
+        let kind = Kind { data_file: true, data_file_raw, ..plain(100_352) };
         let (recorded, mut model) = Recorded::new(&kind);
         let image = open(&recorded.dir);
         apply(&Op::Write { at: 0, len: 100_352, seed: 1 }, image.as_ref(), &mut model);
@@ -93,18 +98,7 @@ fn what_a_shrunk_disk_lost_does_not_come_up_in_a_grown_one() {
 #[test]
 fn what_a_grown_disk_gained_does_not_come_up_when_it_grows_again() {
     for (data_file, data_file_raw) in [(true, false), (true, true), (false, false)] {
-        let kind = Kind {
-            cluster_bits: 12,
-            extended_l2: false,
-            version_2: false,
-            refcount_bits: 16,
-            zstd: false,
-            data_file,
-            data_file_raw,
-            lazy_refcounts: false,
-            backing_bytes: 0,
-            size_bytes: 65_536,
-        };
+        let kind = Kind { data_file, data_file_raw, ..plain(65_536) };
         let mut taken_back = 0;
         let (recorded, mut model) = Recorded::new(&kind);
         let image = open(&recorded.dir);
