@@ -6,7 +6,7 @@ use crate::offload::Offload;
 use crate::options::{ConvertOptions, threads};
 use crate::place::Target;
 use crate::plan::{Geometry, Planner};
-use crate::progress::{Meter, Observer};
+use crate::progress::{Meter, Observer, Warning};
 use crate::rate::Rate;
 use crate::recode::Coding;
 use crate::reorder::{Order, Window};
@@ -147,9 +147,14 @@ impl<'a> Engine<'a> {
         cancel: &'a AtomicBool,
     ) -> Self {
         let size = task.source.size_bytes();
-        let planner = move || Planner::new(task.source.walk(part.shared_from), size, task.geometry);
+        let planner = move || {
+            Planner::new(task.source.walk(part.shared_from), size, task.geometry, task.salvage)
+        };
         // Holes take no time; counting them would cost nothing but show little.
-        let work = move || planner().data_bytes().unwrap_or(size);
+        let count = move |warn: &dyn Fn(&Warning)| planner().data_bytes(warn).unwrap_or(size);
+        // What nobody can tell the kind of is told before anything is copied, and again on the way.
+        let counted = task.salvage.then(|| count(&|warning| observer.warning(warning)));
+        let work = move || counted.unwrap_or_else(|| count(&|_| {}));
         let order = order(&target, options);
         let threads = threads(options.threads);
         let units = match options.units_in_flight {
@@ -198,6 +203,8 @@ impl<'a> Engine<'a> {
                 self.stop.fail(unit.seq, error);
                 return;
             }
+            // What planning and reading found.
+            unit.warnings.sort_by_key(Warning::at);
             self.window.complete(unit, |unit| self.place(unit));
         }
     }
@@ -235,7 +242,8 @@ impl<'a> Engine<'a> {
         if unit.passed != 0 || !unit.warnings.is_empty() {
             let mut summary = lock(&self.summary);
             summary.passed_clusters += unit.passed;
-            summary.lost_sectors += to_u64(unit.warnings.len());
+            let lost = |warning: &&Warning| matches!(warning, Warning::UnreadableSector { .. });
+            summary.lost_sectors += to_u64(unit.warnings.iter().filter(lost).count());
         }
         self.meter.add(unit.data_bytes());
     }

@@ -1,7 +1,9 @@
 //! Cutting the source into units of work.
 
 use crate::error::ConvertError;
+use crate::progress::Warning;
 use crate::runs::{Run, RunKind};
+use crate::salvage;
 use crate::source::Walk;
 use crate::unit::{Op, Piece, UNIT_PIECES, Unit};
 use core::ops::Range;
@@ -24,22 +26,25 @@ pub(crate) struct Geometry {
 pub(crate) struct Planner<'a> {
     walk: Walk<'a>,
     geometry: Geometry,
+    /// Whether what nobody can tell the kind of is taken for data, with a warning.
+    salvage: bool,
     at: u64,
     end: u64,
     next_seq: u64,
 }
 
 impl<'a> Planner<'a> {
-    pub(crate) fn new(walk: Walk<'a>, end: u64, geometry: Geometry) -> Self {
-        Self { walk, geometry, at: 0, end, next_seq: 0 }
+    pub(crate) fn new(walk: Walk<'a>, end: u64, geometry: Geometry, salvage: bool) -> Self {
+        Self { walk, geometry, salvage, at: 0, end, next_seq: 0 }
     }
 
     /// How many bytes all units together hold of data: what takes time.
-    pub(crate) fn data_bytes(mut self) -> Result<u64, ConvertError> {
+    pub(crate) fn data_bytes(mut self, warn: impl Fn(&Warning)) -> Result<u64, ConvertError> {
         let mut unit = Unit::default();
         let mut bytes = 0_u64;
         while !self.is_finished() {
             self.fill(&mut unit)?;
+            unit.warnings.iter().for_each(&warn);
             bytes = bytes.saturating_add(unit.data_bytes());
         }
         Ok(bytes)
@@ -71,10 +76,10 @@ impl<'a> Planner<'a> {
 
     /// Moves on by whole granules: `at` is at the start of one.
     fn step(&mut self, unit: &mut Unit<'a>, room: &mut usize) -> Result<(), ConvertError> {
-        let run = self.run_at(self.at)?;
+        let run = self.run_at(self.at, &mut unit.warnings)?;
         let whole = self.granules_end(run.end);
         if whole <= self.at {
-            return self.mixed_granule(unit, room);
+            return self.mixed_granule(unit, room, run);
         }
         match run.kind {
             RunKind::Shared => self.at = whole,
@@ -93,16 +98,26 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// Takes one granule that holds runs of several kinds, all of it as data.
-    fn mixed_granule(&mut self, unit: &mut Unit<'a>, room: &mut usize) -> Result<(), ConvertError> {
+    /// Takes one granule that holds runs of several kinds, of which `run` is the first, all of it
+    /// as data.
+    fn mixed_granule(
+        &mut self,
+        unit: &mut Unit<'a>,
+        room: &mut usize,
+        run: Run<'a>,
+    ) -> Result<(), ConvertError> {
+        let mut run = run;
         let end = self.at.saturating_add(self.geometry.granule).min(self.end);
         // All zeroes, though of several kinds, are still zeroes.
         let first = unit.pieces.len();
         let mut data = false;
-        while self.at < end {
-            let run = self.run_at(self.at)?;
+        loop {
             data |= !matches!(run.kind, RunKind::Zero { .. });
             self.take(unit, room, run.kind, run.end.min(end));
+            if self.at >= end {
+                break;
+            }
+            run = self.run_at(self.at, &mut unit.warnings)?;
         }
         if !data && self.geometry.skip_known {
             let start = unit.pieces.get(first).map_or(end, |piece| piece.at);
@@ -126,8 +141,12 @@ impl<'a> Planner<'a> {
         self.at = self.at.saturating_add(to_u64(len));
     }
 
-    fn run_at(&mut self, at: u64) -> Result<Run<'a>, ConvertError> {
-        self.walk.run_at(at, self.end).map_err(|source| ConvertError::Map { at, source })
+    fn run_at(&mut self, at: u64, warnings: &mut Vec<Warning>) -> Result<Run<'a>, ConvertError> {
+        match self.walk.run_at(at, self.end) {
+            Ok(run) => Ok(run),
+            Err(error) if self.salvage => Ok(salvage::unknown_at(at, self.end, error, warnings)),
+            Err(source) => Err(ConvertError::Map { at, source }),
+        }
     }
 
     /// The end of the last whole granule before `end`, or `end` where the disk ends.

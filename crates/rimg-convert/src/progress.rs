@@ -39,6 +39,14 @@ impl Observer for Silent {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Warning {
+    /// Nobody could say what lies there: it was read as data.
+    #[error("error while reading block status at offset {at}")]
+    UnknownStatus {
+        /// The guest offset of the sector in bytes, counted over all sources.
+        at: u64,
+        /// Why.
+        source: rimg_core::Error,
+    },
     /// A sector could not be read and became zeroes.
     #[error("error while reading offset {at}")]
     UnreadableSector {
@@ -47,6 +55,16 @@ pub enum Warning {
         /// Why.
         source: rimg_core::Error,
     },
+}
+
+impl Warning {
+    /// The guest offset in bytes, counted over all sources.
+    #[must_use]
+    pub fn at(&self) -> u64 {
+        match self {
+            Self::UnknownStatus { at, .. } | Self::UnreadableSector { at, .. } => *at,
+        }
+    }
 }
 
 /// Counts what is done and reports it, when somebody wants to know.

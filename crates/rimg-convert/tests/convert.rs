@@ -392,6 +392,36 @@ fn salvaging_loses_bad_sectors_only() {
     assert!(all[0] == all[1] && all[1] == all[2]);
 }
 
+/// A sector that no map tells of is data if it can be read. It is told of when the work is counted,
+/// and when it is done.
+#[test]
+fn salvaging_reads_what_no_map_tells_of() {
+    let layout = [(300, Kind::Data(1)), (0, Kind::Zero)];
+    let whole = Disk::new(4 * MIB, &layout, Codec::Deflate, None);
+    let bad = whole.host_of(0) + 20_480;
+    let mut source = whole.edit_store(|store| store.bad = vec![bad..bad + 512]);
+    let unknown = [20_480, 2 * MIB + 512];
+    source.unknown = unknown.to_vec();
+    let never = AtomicBool::new(false);
+    for threads in [1, 4] {
+        let target = Sink::new(4 * MIB, false);
+        let witness = Witness::default();
+        let mut options = with_threads(threads, &options());
+        let error = convert(&[&source], &target, &options, &witness, &never).unwrap_err();
+        assert_eq!(error.to_string(), "error while reading block status at offset 20480");
+        options.salvage = true;
+        let summary = convert(&[&source], &target, &options, &witness, &never).unwrap();
+        assert_eq!(summary.lost_sectors, 1);
+        let mut expected = support::pattern(1, 0, 300 * CLUSTER);
+        expected[20_480..20_992].fill(0);
+        assert_eq!(target.contents()[..300 * CLUSTER], expected[..]);
+        let status = unknown.map(|at| format!("error while reading block status at offset {at}"));
+        let lost = "error while reading offset 20480".to_owned();
+        let told = [&status[0], &status[1], &status[0], &lost, &status[1]].map(String::clone);
+        assert_eq!(witness.warnings.into_inner().unwrap(), told);
+    }
+}
+
 #[test]
 fn the_first_failure_is_reported_whatever_the_threads() {
     let size = 12 * MIB;

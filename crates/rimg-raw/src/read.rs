@@ -42,6 +42,12 @@ impl RawImage {
             (false, _) => ExtentKind::Zero { allocation: Some(at) },
         };
         let in_file = file_len.saturating_sub(range.start);
-        Ok(Extent { len_bytes: run.len_bytes.clamp(1, in_file).min(wanted), kind })
+        let mut len_bytes = run.len_bytes.clamp(1, in_file);
+        if run.is_data && len_bytes == in_file {
+            // A file that is read in whole blocks has all of its last one.
+            let end = num::align_up(file_len, self.file.align_bytes().into()).unwrap_or(file_len);
+            len_bytes = end.saturating_sub(range.start);
+        }
+        Ok(Extent { len_bytes: len_bytes.min(wanted), kind })
     }
 }

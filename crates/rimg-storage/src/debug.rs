@@ -172,6 +172,19 @@ impl DebugStorage {
         }
     }
 
+    /// The first sector in `range` that has a rule for `access`.
+    fn next_of(&self, access: Access, range: &Range<u64>) -> Option<u64> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let rules = state.active.iter().filter_map(|index| state.rules.get(*index));
+        let sectors = rules.filter_map(|rule| match &rule.action {
+            DebugAction::Inject(injection) if injection.accesses.contains(&access) => {
+                injection.sector?.checked_mul(SECTOR_BYTES)
+            }
+            _ => None,
+        });
+        sectors.filter(|sector| range.contains(sector)).min()
+    }
+
     fn writer_below(&self) -> io::Result<&dyn StorageWrite> {
         self.below.writer().ok_or_else(|| io::ErrorKind::ReadOnlyFilesystem.into())
     }
@@ -218,8 +231,13 @@ impl Storage for DebugStorage {
     }
 
     fn run_at(&self, at: u64) -> io::Result<StorageRun> {
-        self.check(Access::BlockStatus, &(at..self.below.len_bytes()?))?;
-        self.below.run_at(at)
+        self.check(Access::BlockStatus, &(at..at.saturating_add(SECTOR_BYTES)))?;
+        let run = self.below.run_at(at)?;
+        // A run that a rule lies further on in ends before it.
+        let end = at.saturating_add(run.len_bytes);
+        let next = self.next_of(Access::BlockStatus, &(at.saturating_add(1)..end));
+        let len_bytes = next.map_or(run.len_bytes, |next| next.saturating_sub(at));
+        Ok(StorageRun { len_bytes, ..run })
     }
 
     fn align_bytes(&self) -> u32 {

@@ -57,12 +57,11 @@ mod tests {
     /// The header section, the log, the table, the metadata and a gap of 4 MiB are 8 MiB.
     #[test]
     fn a_block_counts_once_and_not_in_the_gap() {
-        let cases = [("1M", 8 + (1 + 4 - 4), 8 + (10 - 4)), ("8M", 8 + 8, 8 + 16)];
+        let cases = [("1048576", 8 + (1 + 4 - 4), 8 + (10 - 4)), ("8388608", 8 + 8, 8 + 16)];
         for (block_size, required, full) in cases {
             let options = RawOptions::new().with("block_size", block_size);
             let mut measure = measure(10 << 20, &options).unwrap();
-            let data =
-                [0..1, 1..512, 5..5, (1 << 20) - 1..1 << 20, (3 << 20) - 1..(5 << 20) + 1];
+            let data = [0..1, 1..512, 5..5, (1 << 20) - 1..1 << 20, (3 << 20) - 1..(5 << 20) + 1];
             for range in data {
                 measure.add_data(range);
             }
@@ -75,7 +74,7 @@ mod tests {
     /// All blocks of a fixed image are there from the start, behind the gap.
     #[test]
     fn no_block_of_a_fixed_image_is_in_the_gap() {
-        let options = RawOptions::new().with("block_size", "1M").with("subformat", "fixed");
+        let options = RawOptions::new().with("block_size", "1048576").with("subformat", "fixed");
         let measured = measure(10 << 20, &options).unwrap().measured();
         assert_eq!(measured.required_bytes, 18 << 20);
         assert_eq!(measured.fully_allocated_bytes, 18 << 20);

@@ -98,6 +98,8 @@ pub struct Disk {
     backing: Option<Arc<dyn BlockImage>>,
     pub cluster: usize,
     pub codec: Codec,
+    /// Of the sectors at these guest offsets nothing is said.
+    pub unknown: Vec<u64>,
 }
 
 /// The guest bytes that `Data(seed)` holds at `at`, in pieces of a sector.
@@ -180,7 +182,8 @@ impl Disk {
             }
         }
         let store = Arc::new(Store { bytes, ..Store::default() });
-        Self { runs, size, file: store.clone(), store, backing, cluster: CLUSTER, codec }
+        let unknown = Vec::new();
+        Self { runs, size, file: store.clone(), store, backing, cluster: CLUSTER, codec, unknown }
     }
 
     pub fn edit_store(mut self, edit: impl FnOnce(&mut Store)) -> Self {
@@ -189,6 +192,13 @@ impl Disk {
         self.store = Arc::new(store);
         self.file = self.store.clone();
         self
+    }
+
+    fn known_at(&self, range: Range<u64>) -> Extent {
+        let index = self.runs.partition_point(|run| run.range.end <= range.start);
+        let run = &self.runs[index];
+        let kind = run.kind.advanced(range.start - run.range.start);
+        Extent { len_bytes: run.range.end.min(range.end) - range.start, kind }
     }
 
     /// Where in the store the run at `at` begins.
@@ -215,7 +225,7 @@ impl BlockImage for Disk {
         let end = at + buf.len() as u64;
         let mut pos = at;
         while pos < end {
-            let extent = self.extent_at(pos..end)?;
+            let extent = self.known_at(pos..end);
             let to = pos + extent.len_bytes;
             let part = &mut buf[(pos - at) as usize..(to - at) as usize];
             match extent.kind {
@@ -256,10 +266,17 @@ impl BlockImage for Disk {
 
     fn extent_at(&self, range: Range<u64>) -> Result<Extent> {
         assert!(range.start < range.end && range.end <= self.size, "{range:?} of {}", self.size);
-        let index = self.runs.partition_point(|run| run.range.end <= range.start);
-        let run = &self.runs[index];
-        let kind = run.kind.advanced(range.start - run.range.start);
-        Ok(Extent { len_bytes: run.range.end.min(range.end) - range.start, kind })
+        let known = self.known_at(range.clone());
+        let mut end = range.start + known.len_bytes;
+        for &sector in &self.unknown {
+            if (sector..sector + 512).contains(&range.start) {
+                return Err(Error::Misuse("asked of a sector that nothing is said of"));
+            }
+            if range.start < sector {
+                end = end.min(sector);
+            }
+        }
+        Ok(Extent { len_bytes: end - range.start, ..known })
     }
 
     fn info(&self) -> Result<ImageInfo> {
