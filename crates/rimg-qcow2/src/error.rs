@@ -37,6 +37,8 @@ pub(crate) enum CorruptKind {
     Misaligned(u64),
     #[error("offset {0:#x} with length {1:#x} is beyond what a file can be")]
     OutOfRange(u64, u64),
+    #[error("a disk of {0} bytes needs more entries of an L1 table than can be counted")]
+    DiskTooLarge(u64),
     #[error("table of {entries} entries is too small: {needed} are needed")]
     L1TooSmall { entries: u64, needed: u64 },
     #[error("table of {0} bytes is too large")]
@@ -71,6 +73,10 @@ pub(crate) enum CorruptKind {
     EntryTooLong(u64),
     #[error("refcount of the cluster at {0:#x} is 0 though it is in use")]
     RefcountZero(u64),
+    #[error("the cluster at {0:#x} is in use, though no refcount block counts it")]
+    NotCounted(u64),
+    #[error("the cluster at {0:#x} is in use, though it lies behind all that can be counted")]
+    NotCountable(u64),
     #[error("the refcount block at {0:#x} is used by several entries")]
     SharedRefcountBlock(u64),
     #[error("refcounts have to be built anew, which repairing leaks does not do")]

@@ -215,7 +215,7 @@ impl Header {
 
     /// The format of the backing file, where the image says it.
     pub(crate) fn backing_format(&self) -> Option<&str> {
-        self.extensions.iter().find_map(|extension| match extension {
+        self.extensions.iter().rev().find_map(|extension| match extension {
             Extension::BackingFormat(name) => Some(name.as_str()),
             _ => None,
         })
@@ -223,7 +223,7 @@ impl Header {
 
     /// The name of the external data file, where the image says it.
     pub(crate) fn data_file_name(&self) -> Option<&str> {
-        self.extensions.iter().find_map(|extension| match extension {
+        self.extensions.iter().rev().find_map(|extension| match extension {
             Extension::DataFileName(name) => Some(name.as_str()),
             _ => None,
         })
@@ -231,7 +231,7 @@ impl Header {
 
     /// Where the LUKS header is, in bytes: offset and length.
     pub(crate) fn encryption_header(&self) -> Option<(u64, u64)> {
-        self.extensions.iter().find_map(|extension| match extension {
+        self.extensions.iter().rev().find_map(|extension| match extension {
             Extension::Encryption(data) => {
                 let (words, _) = data.as_chunks::<8>();
                 let word = |index: usize| words.get(index).map(|word| u64::from_be_bytes(*word));
@@ -297,6 +297,9 @@ impl Header {
             return Err(header("l1_size")(CorruptKind::TableTooLarge(bytes)));
         }
         let needed = self.geometry.l1_entries_for(self.size_bytes);
+        if needed > spec::MAX_L1_ENTRIES_NEEDED {
+            return Err(header("size")(CorruptKind::DiskTooLarge(self.size_bytes)));
+        }
         let entries = u64::from(self.l1_entries);
         if entries < needed {
             return Err(header("l1_size")(CorruptKind::L1TooSmall { entries, needed }));

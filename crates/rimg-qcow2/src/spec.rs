@@ -27,6 +27,8 @@ pub(crate) const MAX_BACKING_NAME_BYTES: u32 = 1023;
 
 /// QEMU's bound on the active L1 table; others are held to it as well.
 pub(crate) const MAX_L1_BYTES: u64 = 32 << 20;
+/// QEMU's bound on the entries that the active L1 table needs.
+pub(crate) const MAX_L1_ENTRIES_NEEDED: u64 = 0x7fff_ffff;
 /// QEMU's bound on the refcount table.
 pub(crate) const MAX_REFCOUNT_TABLE_BYTES: u64 = 8 << 20;
 /// QEMU's bound on the number of snapshots.

@@ -120,7 +120,7 @@ pub(crate) fn directory(header: &Header) -> Result<Option<RawBitmapsExtension>> 
 impl Header {
     /// The data of the bitmaps extension, whether or not it can be trusted.
     pub(crate) fn bitmaps_extension(&self) -> Option<&[u8]> {
-        self.extensions.iter().find_map(|extension| match extension {
+        self.extensions.iter().rev().find_map(|extension| match extension {
             Extension::Bitmaps(data) => Some(data.as_slice()),
             _ => None,
         })

@@ -48,9 +48,10 @@ impl Extension {
     }
 }
 
-/// The names of the set bits of `features`, from the image's own table where it has them.
+/// The names of the set bits of `features`, from the image's own table where it has them: the last
+/// one, as of all extensions that are there twice.
 pub(super) fn names(extensions: &[Extension], kind: FeatureKind, features: u64) -> String {
-    let table = extensions.iter().find_map(|extension| match extension {
+    let table = extensions.iter().rev().find_map(|extension| match extension {
         Extension::FeatureNames(table) => Some(table.as_slice()),
         _ => None,
     });
@@ -69,7 +70,8 @@ pub(super) fn names(extensions: &[Extension], kind: FeatureKind, features: u64) 
 }
 
 fn name_of(table: &[u8], kind: FeatureKind, bit: u8) -> Option<String> {
-    table.chunks_exact(spec::FEATURE_NAME_BYTES).find_map(|entry| match entry {
+    // The last one may be cut off.
+    table.chunks(spec::FEATURE_NAME_BYTES).find_map(|entry| match entry {
         [entry_kind, entry_bit, name @ ..] if *entry_kind == kind.code() && *entry_bit == bit => {
             let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
             // Control characters of a hostile image have no business on a terminal.

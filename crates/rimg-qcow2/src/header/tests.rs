@@ -131,6 +131,23 @@ fn unknown_features_are_refused_by_name() {
     }
 }
 
+/// Of what is there twice the last one counts, and a table may end within its last name.
+#[test]
+fn the_last_of_two_extensions_counts() {
+    let mut header = sample();
+    header.extensions = [b"vpc".as_slice(), b"foo"]
+        .map(|name| Extension::BackingFormat(String::from_utf8(name.to_vec()).unwrap()))
+        .to_vec();
+    assert_eq!(Header::parse(&header.encode().unwrap()).unwrap().backing_format(), Some("foo"));
+    header.incompatible = 1 << 63;
+    header.extensions =
+        vec![Extension::feature_names(), Extension::FeatureNames(b"\0\x3fTest".to_vec())];
+    match Header::parse(&header.encode().unwrap()) {
+        Err(Error::Unsupported { feature, .. }) => assert_eq!(feature, "Test"),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn every_truncation_is_an_error_or_a_header() {
     let image = sample().encode().unwrap();
