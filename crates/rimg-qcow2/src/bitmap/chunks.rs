@@ -191,6 +191,11 @@ impl Chunks {
         self.chunks.iter().any(|chunk| chunk.is_changed)
     }
 
+    /// The bits of a chunk that did not change, which the disk has at `at`.
+    pub(crate) fn read_stored(&self, file: &dyn Storage, index: usize, at: u64) -> Result<Vec<u8>> {
+        read_bits(file, at, self.cluster_bytes, self.valid_bits(index))
+    }
+
     /// Notes that the table on disk has `entry` for a changed chunk. Returns what it had before.
     pub(crate) fn settle(&mut self, index: usize, entry: TableEntry) -> TableEntry {
         let Some(chunk) = self.chunks.get_mut(index) else { return TableEntry::Zeroes };

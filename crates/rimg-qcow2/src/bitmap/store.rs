@@ -1,6 +1,7 @@
-//! From memory to the disk. What changed goes to new clusters; when those and their counts are
-//! durable, the header's extension switches to a new directory, in one sector. Until then the disk
-//! has the old bitmaps, marked as in use where writes went on since.
+//! From memory to the disk. What changed goes to new clusters, and after an edit of the bitmaps
+//! everything, which is where QEMU has it then; when those and their counts are durable, the
+//! header's extension switches to a new directory, in one sector. Until then the disk has the old
+//! bitmaps, marked as in use where writes went on since.
 
 use crate::allocate::{Afterwards, FreeRun};
 use crate::bitmap::chunks::Content;
@@ -78,7 +79,7 @@ impl Qcow2Image {
     ) -> Result<Placed> {
         let mut bitmaps = Vec::with_capacity(set.bitmaps.len());
         for tracked in &set.bitmaps {
-            bitmaps.push(self.place_bitmap(state, tracked, taken)?);
+            bitmaps.push(self.place_bitmap(state, tracked, set.is_edited, taken)?);
         }
         let entries = set.bitmaps.iter().map(|tracked| &tracked.entry);
         let raws = bitmaps.iter().map(|placed: &PlacedBitmap| placed.raw);
@@ -91,10 +92,12 @@ impl Qcow2Image {
         Ok(Placed { bitmaps, directory })
     }
 
+    /// `moves`: what did not change goes to new clusters as well.
     fn place_bitmap(
         &self,
         state: &mut State,
         tracked: &Tracked,
+        moves: bool,
         taken: &mut Vec<FreeRun>,
     ) -> Result<PlacedBitmap> {
         let mut raw = tracked.entry.raw;
@@ -102,23 +105,28 @@ impl Qcow2Image {
         let has_table = num::to_u64(table.len()).saturating_mul(8)
             == tracked.table.end.saturating_sub(tracked.table.start)
             && (raw.bitmap_table_offset != 0 || table.is_empty());
-        if !tracked.is_trusted || (has_table && !tracked.chunks.has_changes()) {
+        if !tracked.is_trusted || (has_table && !moves && !tracked.chunks.has_changes()) {
             return Ok(PlacedBitmap { raw, table: None, entries: Vec::new() });
         }
         let mut entries = Vec::new();
-        for (index, content) in tracked.chunks.changed() {
-            let entry = match content {
-                Content::Zeroes => TableEntry::Zeroes,
-                Content::Ones => TableEntry::Ones,
-                Content::Bytes(bytes) => {
-                    let place = self.write_new(state, bytes, taken, "write bitmap")?;
-                    TableEntry::Cluster(place.start)
+        let mut changed = tracked.chunks.changed().peekable();
+        for (index, place) in table.iter_mut().enumerate() {
+            let entry = match (changed.next_if(|(changed, _)| *changed == index), &*place) {
+                (Some((_, Content::Zeroes)), _) => TableEntry::Zeroes,
+                (Some((_, Content::Ones)), _) => TableEntry::Ones,
+                (Some((_, Content::Bytes(bytes))), _) => {
+                    let new = self.write_new(state, bytes, taken, "write bitmap")?;
+                    TableEntry::Cluster(new.start)
                 }
+                (None, TableEntry::Cluster(old)) if moves => {
+                    let bytes = tracked.chunks.read_stored(self.file.as_ref(), index, *old)?;
+                    let new = self.write_new(state, &bytes, taken, "write bitmap")?;
+                    TableEntry::Cluster(new.start)
+                }
+                (None, _) => continue,
             };
             entries.push((index, entry));
-            if let Some(place) = table.get_mut(index) {
-                *place = entry;
-            }
+            *place = entry;
         }
         if table.is_empty() {
             // A disk of no bytes.
@@ -269,7 +277,7 @@ impl Qcow2Image {
 
 fn set_extension(header: &mut Header, raw: &RawBitmapsExtension) {
     let new = Extension::Bitmaps(raw.encode().to_vec());
-    let known = header.extensions.iter_mut().find(|known| matches!(known, Extension::Bitmaps(_)));
+    let known = header.extensions.iter_mut().rfind(|known| matches!(known, Extension::Bitmaps(_)));
     match known {
         Some(known) => *known = new,
         None => header.extensions.push(new),
