@@ -190,10 +190,8 @@ fn read_header(file: &dyn Storage, footer: &Footer) -> Result<DynamicHeader> {
     if at < spec::FOOTER_BYTES {
         return Err(CorruptKind::InsideHeader(at).at("footer", "data_offset", 16));
     }
-    if at.checked_add(spec::DYNAMIC_HEADER_BYTES).is_none_or(|end| end > len) {
-        return Err(CorruptKind::Truncated.at("dynamic disk header", "length", at));
-    }
-    let mut bytes = vec![0; num::to_usize(spec::DYNAMIC_HEADER_BYTES)?];
+    let there = len.saturating_sub(at).min(spec::DYNAMIC_HEADER_BYTES);
+    let mut bytes = vec![0; num::to_usize(there)?];
     file.read_exact_at(&mut bytes, at).map_err(Error::io("read dynamic disk header", at))?;
     DynamicHeader::parse(bytes, at)
 }

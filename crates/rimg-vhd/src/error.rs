@@ -24,6 +24,8 @@ pub(crate) enum CorruptKind {
     BlockSize(u32),
     #[error("{entries} entries are too few: {needed} are needed")]
     TableTooSmall { entries: u64, needed: u64 },
+    #[error("{0} entries are more than a table can have")]
+    TableTooLarge(u32),
     #[error("offset {0:#x} is inside the image's header")]
     InsideHeader(u64),
     #[error("the block at sector {0:#x} lies behind the end of the file")]

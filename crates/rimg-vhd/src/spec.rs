@@ -72,6 +72,8 @@ pub(crate) const BLOCK_BYTES: u32 = 2 << 20;
 
 /// The largest block that is taken for possible.
 pub(crate) const MAX_BLOCK_BYTES: u32 = 1 << 30;
+/// QEMU's bound on the entries of a block allocation table.
+pub(crate) const MAX_TABLE_ENTRIES: u32 = 0x1fff_ffff;
 
 /// The largest disk: 2040 GiB.
 pub(crate) const MAX_DISK_BYTES: u64 = 2040 << 30;

@@ -20,6 +20,14 @@ impl Check for VhdxImage {
             return Err(Error::ReadOnly("it was opened for reading"));
         }
         let mut summary = CheckSummary::default();
+        let Damaged { header, region_tables, behind_log } = self.damaged;
+        let from_log = u64::from(behind_log && repair != Repair::Nothing);
+        if from_log > 0 {
+            // Mended when the image was opened.
+            let (kind, message) = (FindingKind::Corruption, "The log was replayed".to_owned());
+            found(&Finding { kind, message, repaired: true, wordless_in_qemu: true });
+            summary.corruptions_fixed = from_log;
+        }
         let mut report = |message: String| {
             let kind = FindingKind::Corruption;
             found(&Finding { kind, message, repaired: repairs, wordless_in_qemu: false });
@@ -27,7 +35,6 @@ impl Check for VhdxImage {
                 if repairs { &mut summary.corruptions_fixed } else { &mut summary.corruptions };
             *count = count.saturating_add(1);
         };
-        let Damaged { header, region_tables } = self.damaged;
         if header {
             report("ERROR one of the two headers is damaged".to_owned());
         }
@@ -38,7 +45,7 @@ impl Check for VhdxImage {
         for damage in &damage {
             report(damage.message());
         }
-        if repairs && summary.corruptions_fixed > 0 {
+        if repairs && summary.corruptions_fixed > from_log {
             self.blocks.alone(|map| {
                 // Whoever writes anything leaves two good headers; this is something.
                 map.todo.region_tables = true;

@@ -89,6 +89,7 @@ fn open(file: Arc<dyn Storage>, how: &OpenOptions<'_>) -> Result<VhdxImage> {
     let damaged_header = !headers.has_both;
     let replay = pending(file.as_ref(), &headers.current, &mut budget)?;
     let has_log = headers.current.log_guid != Guid::ZERO;
+    let behind_log = replay.is_some() && how.writable;
     let file = match (replay, file.writer().filter(|_| how.writable)) {
         (replay, Some(writer)) if has_log => {
             replay_to(writer, replay.as_ref(), &mut headers)?;
@@ -156,6 +157,7 @@ fn open(file: Arc<dyn Storage>, how: &OpenOptions<'_>) -> Result<VhdxImage> {
         damaged: Damaged {
             header: damaged_header,
             region_tables: tables.are_good.map(|is_good| !is_good),
+            behind_log,
         },
         was_blank,
     })

@@ -29,6 +29,8 @@ pub(crate) struct Damaged {
     pub(crate) header: bool,
     /// Which of the two.
     pub(crate) region_tables: [bool; 2],
+    /// The log had something that the file had not; it has it now.
+    pub(crate) behind_log: bool,
 }
 
 impl VhdxImage {

@@ -64,16 +64,6 @@ impl SparseHeader {
             let offset = RawHeader::offset_of("version");
             return wrong(CorruptKind::Version(raw.version.into()), "version", offset);
         }
-        let lines = [
-            raw.single_end_of_line,
-            raw.non_end_of_line,
-            raw.double_end_of_line_1,
-            raw.double_end_of_line_2,
-        ];
-        if raw.flags & sparse::flag::END_OF_LINE_TEST != 0 && lines != sparse::END_OF_LINE_TEST {
-            let offset = RawHeader::offset_of("single_end_of_line");
-            return wrong(CorruptKind::EndOfLine(lines), "singleEndLineChar", offset);
-        }
         if !raw.grain_size.is_power_of_two() || raw.grain_size > sparse::MAX_GRAIN_SECTORS {
             let offset = RawHeader::offset_of("grain_size");
             return wrong(CorruptKind::GrainSize(raw.grain_size), "grainSize", offset);
@@ -99,6 +89,16 @@ impl SparseHeader {
             let offset = RawHeader::offset_of("capacity");
             return wrong(CorruptKind::Capacity(raw.capacity), "capacity", offset);
         };
+        let lines = [
+            raw.single_end_of_line,
+            raw.non_end_of_line,
+            raw.double_end_of_line_1,
+            raw.double_end_of_line_2,
+        ];
+        if raw.flags & sparse::flag::END_OF_LINE_TEST != 0 && lines != sparse::END_OF_LINE_TEST {
+            let offset = RawHeader::offset_of("single_end_of_line");
+            return wrong(CorruptKind::EndOfLine(lines), "singleEndLineChar", offset);
+        }
         let place = |sector: u64, field: &'static str, offset: u64| {
             let place = sector.checked_mul(SECTOR_BYTES).filter(|place| *place >> 63 == 0);
             place.map_or_else(|| wrong_place(sector, field, at.saturating_add(offset)), Ok)

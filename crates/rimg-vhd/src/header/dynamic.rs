@@ -54,14 +54,22 @@ pub(crate) struct DynamicHeader {
 }
 
 impl DynamicHeader {
-    /// Reads the header at `offset` of the file from its 1024 bytes.
+    /// Reads the header at `offset` of the file from its 1024 bytes, or from those that are there.
     pub(crate) fn parse(bytes: Vec<u8>, offset: u64) -> Result<Self> {
         let at = |field: &'static str| offset.saturating_add(RawDynamic::offset_of(field));
         let structure = "dynamic disk header";
         let truncated = || CorruptKind::Truncated.at(structure, "length", offset);
-        let raw = RawDynamic::parse(bytes.first_chunk().ok_or_else(truncated)?);
+        let start = bytes.first_chunk().ok_or_else(truncated)?;
+        let raw = RawDynamic::parse(start);
         if raw.cookie != spec::DYNAMIC_COOKIE {
             return Err(CorruptKind::Cookie.at(structure, "cookie", at("cookie")));
+        }
+        if raw.max_table_entries > spec::MAX_TABLE_ENTRIES {
+            let kind = CorruptKind::TableTooLarge(raw.max_table_entries);
+            return Err(kind.at(structure, "max_table_entries", at("max_table_entries")));
+        }
+        if num::to_u64(bytes.len()) < spec::DYNAMIC_HEADER_BYTES {
+            return Err(truncated());
         }
         let wanted = checksum(&bytes, CHECKSUM);
         if raw.checksum != wanted {
