@@ -13,6 +13,7 @@ const WORDS: &[(&str, &str, &str)] = &[
     ("qcow", "size", "Image too large"),
     ("qcow2", "l1_table_offset", "Active L1 table offset invalid"),
     ("qcow2", "nb_snapshots", "Snapshot table too large"),
+    ("qcow2", "size", "Image is too big"),
     ("qed", "backing_filename_offset", "QED backing filename offset is invalid"),
     ("qed", "cluster_size", "QED cluster size is invalid"),
     ("qed", "image_size", "QED image size is invalid"),
@@ -63,6 +64,15 @@ pub(crate) fn words(error: &Error) -> Option<String> {
         Error::Corrupt { format: "vmdk", at, .. } if at.field == "line" => {
             let why = error.source()?.to_string();
             why.starts_with("invalid extent").then(|| why.replacen('i', "I", 1))
+        }
+        Error::Corrupt { format: "vmdk", at, .. } if at.field == "capacity" => {
+            Some("L1 size too big".to_owned())
+        }
+        Error::Corrupt { format: "vpc", at, .. } if at.field == "max_table_entries" => {
+            let why = error.source()?.to_string();
+            let (entries, _) = why.split_once(" entries")?;
+            let entries = entries.parse::<u32>().ok()?.cast_signed();
+            Some(format!("Max Table Entries too large ({entries})"))
         }
         Error::Corrupt { format: "vmdk", at, .. } if at.field == "overHead" => {
             let why = error.source()?.to_string();
@@ -142,6 +152,21 @@ const VDI_BLOCK_BYTES: u64 = 1 << 20;
 
 /// How many blocks an image has at most for QEMU.
 const VDI_MOST_BLOCKS: u64 = 0x1fff_ff80;
+
+/// What the system calls it when a snapshot is to count a cluster that nobody counts yet: QEMU
+/// begins to, far away, and does not get there.
+pub(crate) fn not_counted(error: &Error) -> Option<&'static str> {
+    let Error::Corrupt { format: "qcow2", at, source } = error else { return None };
+    if at.structure != "refcount table" {
+        return None;
+    }
+    let why = source.to_string();
+    let words = [
+        ("no refcount block counts it", "Resource temporarily unavailable"),
+        ("lies behind all that can be counted", "File too large"),
+    ];
+    words.into_iter().find(|(part, _)| why.contains(part)).map(|(_, words)| words)
+}
 
 /// Whether an error is about the L1 table of a snapshot: qemu-img says so on a line of its own, and
 /// behind that what it was about to do, with these words of the system.

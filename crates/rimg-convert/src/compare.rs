@@ -108,6 +108,17 @@ pub enum CompareError {
     Cancelled,
 }
 
+impl CompareError {
+    /// The guest offset in bytes, of what has one.
+    #[must_use]
+    pub fn at(&self) -> Option<u64> {
+        match self {
+            Self::Map { at, .. } | Self::Read { at, .. } => Some(*at),
+            Self::Cancelled => None,
+        }
+    }
+}
+
 /// Compares what the guest sees of two images, backing images included.
 ///
 /// Sizes count in sectors of 512 bytes. What both know to be zero is not read. The difference is

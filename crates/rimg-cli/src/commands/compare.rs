@@ -123,13 +123,17 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
 
     let watch = Watch::new(run, run.progress(progress && !quiet, PROGRESS_STEP));
     let opened = open(name_a, &mut left).and_then(|a| Ok((a, open(name_b, &mut right)?)));
+    let mut fails_behind_common = false;
     let compared = opened.map_err(trouble).and_then(|(a, b)| {
         watch.show(0.0);
         let mut options = CompareOptions::default();
         options.strict = strict;
         let cancel = cancel_on_signals()?;
-        compare(a.disk(), b.disk(), &options, &watch, &cancel)
-            .map_err(|error| explain(&error, &text(name_a), &text(name_b)))
+        compare(a.disk(), b.disk(), &options, &watch, &cancel).map_err(|error| {
+            let common = a.disk().size_bytes().min(b.disk().size_bytes());
+            fails_behind_common = error.at().is_some_and(|at| at >= common);
+            explain(&error, &text(name_a), &text(name_b))
+        })
     });
     if let Ok(comparison) = &compared
         && !quiet
@@ -137,6 +141,9 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
         watch.print(&report(comparison));
     }
     watch.end();
+    if fails_behind_common && !quiet {
+        run.print(SIZES_DIFFER)?;
+    }
     compared.map(|comparison| match comparison.difference {
         None => exit::IDENTICAL,
         Some(_) => exit::DIFFERENT,
@@ -146,10 +153,13 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
 /// By how many percent progress has to grow to be printed.
 const PROGRESS_STEP: f32 = 2.0;
 
+/// Is said between what both have and the rest of the longer one.
+const SIZES_DIFFER: &str = "Warning: Image size mismatch!\n";
+
 fn report(comparison: &Comparison) -> String {
     let mut text = String::new();
     if comparison.sizes_differ && !matches!(comparison.difference, Some(Difference::Size)) {
-        text.push_str("Warning: Image size mismatch!\n");
+        text.push_str(SIZES_DIFFER);
     }
     match &comparison.difference {
         None => text.push_str("Images are identical.\n"),

@@ -139,13 +139,9 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
 
 /// Prints what `-o` knows for a format, and for a file if one was named.
 pub(super) fn print_options(run: &mut Run<'_>, format: &str, file: bool) -> Result<u8, Stop> {
-    let info = images::format(format)
-        .ok_or_else(|| Stop::failed(format!("Unknown file format '{format}'")))?;
-    if !info.writable {
-        let reason = format!("Format driver '{format}' does not support image creation");
-        return Err(Stop::failed(reason));
-    }
-    let lines = options::help(&options::table(info, file), info.extra_options);
+    let info = images::creatable_format(format).map_err(Stop::failed)?;
+    let of_file = file || format == images::PLAIN_FILE;
+    let lines = options::help(&options::table(info, of_file), info.extra_options);
     if file {
         run.print(&format!("Supported options:\n{lines}"))?;
     } else {

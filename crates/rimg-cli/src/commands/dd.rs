@@ -153,7 +153,7 @@ fn copy(run: &Run<'_>, mut args: Args, input: &OsStr, output: &OsStr) -> Result<
     let name = ImageName::parse(input, args.image_opts, &mut args.how)?;
     let source = images::open(&name, &args.how)?;
     let format = args.target_format.clone().unwrap_or_else(|| "raw".to_owned());
-    if images::format(&format).is_none() {
+    if images::format(&format).is_none() && format != images::PLAIN_FILE {
         return Err(Stop::failed("Unknown file format"));
     }
     let canonical = |path: &Path| path.canonicalize().ok();

@@ -185,6 +185,9 @@ fn measure_disk(
     })?;
     let unsized_format =
         || Stop::failed(format!("Block driver '{name}' does not support size measurement"));
+    if name == images::PLAIN_FILE {
+        return Err(unsized_format());
+    }
     let size = disk.map_or(args.size.unwrap_or(0), BlockImage::size_bytes);
     let mut unseen = options::HINTS.to_vec();
     unseen.push("size");

@@ -226,7 +226,7 @@ fn words(error: &Error) -> String {
         Error::Limit { what: "number of snapshots" | "snapshot table in bytes", .. } => {
             "File too large".to_owned()
         }
-        other => describe(other),
+        other => damage::not_counted(other).map_or_else(|| describe(other), str::to_owned),
     }
 }
 

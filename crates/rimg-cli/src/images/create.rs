@@ -43,6 +43,8 @@ pub(crate) struct NewImage {
 pub(crate) struct PlannedImage {
     filename: OsString,
     format: &'static FormatInfo,
+    /// What the format is called.
+    called: String,
     table: Vec<&'static OptionSpec>,
     chosen: Chosen,
     size_bytes: u64,
@@ -51,12 +53,15 @@ pub(crate) struct PlannedImage {
     secrets: RawOptions,
 }
 
+/// What QEMU calls a file that is nothing else: a raw image is the same.
+pub(crate) const PLAIN_FILE: &str = "file";
+
 /// The format by the name that a user gave it, if images of it can be made.
 ///
 /// # Errors
 /// The message.
 pub(crate) fn creatable_format(name: &str) -> Result<&'static FormatInfo, String> {
-    match format(name) {
+    match format(if name == PLAIN_FILE { "raw" } else { name }) {
         None => Err(format!("Unknown file format '{name}'")),
         Some(info) if !info.writable => {
             Err(format!("Format driver '{name}' does not support image creation"))
@@ -73,22 +78,23 @@ impl NewImage {
     /// The message, without the image's name.
     pub(crate) fn plan(
         &self,
-        format: &str,
+        called: &str,
         list: &OptionList,
         check_backing: bool,
     ) -> Result<PlannedImage, String> {
-        let format = creatable_format(format)?;
+        let format = creatable_format(called)?;
         check_protocol(&self.filename)?;
+        let called = called.to_owned();
         let table = options::table(format, true);
         let mut chosen = list.resolve(&table)?;
         if self.size_bytes.is_some() && chosen.plain("size").is_some() {
             return Err("The image size must be specified only once".to_owned());
         }
         set(&mut chosen, &table, "backing_file", self.backing.as_deref(), || {
-            format!("Backing file not supported for file format '{}'", format.name)
+            format!("Backing file not supported for file format '{called}'")
         })?;
         set(&mut chosen, &table, "backing_fmt", self.backing_format.as_deref(), || {
-            format!("Backing file format not supported for file format '{}'", format.name)
+            format!("Backing file format not supported for file format '{called}'")
         })?;
         let backing = self.look_at_backing(&chosen, check_backing)?;
         let asked = match chosen.plain("size") {
@@ -100,7 +106,7 @@ impl NewImage {
             .ok_or_else(|| "Image creation needs a size parameter".to_owned())?;
         set(&mut chosen, &table, "size", Some(&size_bytes.to_string()), no_size)?;
         let (filename, secrets) = (self.filename.clone(), self.secrets.clone());
-        Ok(PlannedImage { filename, format, table, chosen, size_bytes, backing, secrets })
+        Ok(PlannedImage { filename, format, called, table, chosen, size_bytes, backing, secrets })
     }
 
     /// What the backing image says of itself, if there is one that can be looked at.
@@ -180,7 +186,7 @@ impl PlannedImage {
     pub(crate) fn announcement(&self) -> String {
         let shown = self.chosen.shown(&self.table);
         let filename = self.filename.to_string_lossy();
-        format!("Formatting '{filename}', fmt={}{shown}\n", self.format.name)
+        format!("Formatting '{filename}', fmt={}{shown}\n", self.called)
     }
 
     /// Makes the image, and returns the files that it consists of.
@@ -393,7 +399,8 @@ pub(crate) fn plan_target(
         }
     }
     let (filename, secrets) = (filename.to_owned(), wishes.secrets.clone());
-    Ok(PlannedImage { filename, format, table, chosen, size_bytes, backing: None, secrets })
+    let (called, backing) = (format_name.to_owned(), None);
+    Ok(PlannedImage { filename, format, called, table, chosen, size_bytes, backing, secrets })
 }
 
 /// Refuses `-c` for formats that have no compressed clusters.

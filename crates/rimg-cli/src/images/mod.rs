@@ -12,7 +12,7 @@ mod protocol;
 mod shown;
 
 pub(crate) use create::{
-    BACKING_FOR_SEVERAL, NewImage, TargetWishes, creatable_format, guard, plan_target,
+    BACKING_FOR_SEVERAL, NewImage, PLAIN_FILE, TargetWishes, creatable_format, guard, plan_target,
     require_compression,
 };
 pub(crate) use name::{ImageName, combine};

@@ -148,6 +148,26 @@ impl ImageName {
         Ok(Self { node, is_bare: false, said: options, given })
     }
 
+    /// What lies below a node that passes everything on as it is: QEMU looks through it to tell
+    /// what lies where.
+    ///
+    /// # Errors
+    /// Which option of the image below is none.
+    pub(crate) fn below_filter(self, how: &mut How) -> Result<Self, String> {
+        let debug = match self.node {
+            Node::Debug(debug) if self.is_bare && debug.is_idle() => *debug,
+            node => return Ok(Self { node, ..self }),
+        };
+        let Node::Image(image) = debug.image else {
+            return Self { node: debug.image, ..self }.below_filter(how);
+        };
+        how.format = Some(image.driver.to_owned());
+        for (name, value) in super::open::raw_options(&image.said)?.iter() {
+            how.options.set(name, value);
+        }
+        Ok(Self { node: image.file, is_bare: false, said: image.said, given: self.given })
+    }
+
     /// The name of the image as it is shown in reports, once its format is known.
     pub(crate) fn shown_as(&self, format: &str) -> String {
         if self.is_bare { self.shown() } else { image_name(format, &self.said, &self.node) }

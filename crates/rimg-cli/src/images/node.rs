@@ -41,6 +41,10 @@ pub(crate) struct Common {
     pub(crate) force_share: Option<bool>,
     /// Whether nobody is to write here.
     pub(crate) read_only: Option<bool>,
+    /// Whether the system's page cache is passed by.
+    pub(crate) direct: Option<bool>,
+    /// Whether flushes do nothing.
+    pub(crate) no_flush: Option<bool>,
 }
 
 /// A disk that is nowhere.
@@ -127,15 +131,7 @@ impl NodeOptions {
     /// Which of them is not what it should be.
     pub(crate) fn take_common(&mut self) -> Result<Common, String> {
         // Nothing here depends on these.
-        const COMMON: [&str; 6] = [
-            "node-name",
-            "auto-read-only",
-            "discard",
-            "detect-zeroes",
-            "cache.direct",
-            "cache.no-flush",
-        ];
-        for name in COMMON {
+        for name in ["node-name", "auto-read-only", "discard", "detect-zeroes"] {
             self.take_scalar(name);
         }
         let mut switch = |name| {
@@ -145,6 +141,8 @@ impl NodeOptions {
         Ok(Common {
             force_share: switch("force-share").transpose()?,
             read_only: switch("read-only").transpose()?,
+            direct: switch("cache.direct").transpose()?,
+            no_flush: switch("cache.no-flush").transpose()?,
         })
     }
 
@@ -168,6 +166,8 @@ impl Common {
         let either = |one, other| if other == Some(true) { other } else { one };
         self.force_share = either(self.force_share, other.force_share);
         self.read_only = either(self.read_only, other.read_only);
+        self.direct = either(self.direct, other.direct);
+        self.no_flush = either(self.no_flush, other.no_flush);
     }
 }
 

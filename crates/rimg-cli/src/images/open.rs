@@ -41,8 +41,12 @@ pub(crate) struct How {
     pub(crate) inspect_only: bool,
     /// Whether it is opened for its metadata alone, whatever is wrong with it.
     pub(crate) metadata_only: bool,
-    /// How the system's page cache is used.
+    /// How the system's page cache is used, unless options say otherwise.
     pub(crate) cache: CacheMode,
+    /// Whether options say that the page cache is passed by.
+    pub(crate) direct: Option<bool>,
+    /// Whether options say that flushes do nothing.
+    pub(crate) no_flush: Option<bool>,
     /// What the image's format is to be told, and the secrets that this may name.
     pub(crate) options: RawOptions,
 }
@@ -61,6 +65,8 @@ impl Default for How {
             inspect_only: false,
             metadata_only: false,
             cache: CacheMode::Writeback,
+            direct: None,
+            no_flush: None,
             options: RawOptions::new(),
         }
     }
@@ -89,6 +95,24 @@ impl How {
     pub(crate) fn heed(&mut self, common: Common) {
         self.force_share |= common.force_share == Some(true);
         self.read_only |= common.read_only == Some(true);
+        self.direct = common.direct.or(self.direct);
+        self.no_flush = common.no_flush.or(self.no_flush);
+    }
+
+    /// How the system's page cache is used.
+    fn cache_mode(&self) -> CacheMode {
+        let mode = match (self.no_flush, self.cache) {
+            (Some(true), CacheMode::Writeback) => CacheMode::Unsafe,
+            (Some(false), CacheMode::Unsafe) => CacheMode::Writeback,
+            (_, mode) => mode,
+        };
+        match (self.direct, mode) {
+            (Some(true), CacheMode::Writethrough) => CacheMode::Directsync,
+            (Some(true), CacheMode::Writeback | CacheMode::Unsafe) => CacheMode::None,
+            (Some(false), CacheMode::Directsync) => CacheMode::Writethrough,
+            (Some(false), CacheMode::None) => CacheMode::Writeback,
+            (_, mode) => mode,
+        }
     }
 
     /// What the format is told: nothing of a passphrase that nobody is going to try.
@@ -178,7 +202,7 @@ pub(crate) fn open_or_reason(name: &ImageName, how: &How) -> Result<Opened, Reas
         .shares_raw(how.shares_raw)
         .backing(how.backing)
         .inspect_only(how.inspect_only || how.metadata_only)
-        .cache(how.cache)
+        .cache(how.cache_mode())
         .options(&how.options());
     if let Some(depth) = how.writable_depth {
         opener = opener.writable_depth(depth);
@@ -201,7 +225,7 @@ pub(crate) fn open_or_reason(name: &ImageName, how: &How) -> Result<Opened, Reas
             None
         }
         node => {
-            let (writable, force_share, cache) = (how.writable, how.force_share, how.cache);
+            let (writable, force_share, cache) = (how.writable, how.force_share, how.cache_mode());
             let secrets = &how.options;
             Some(attach(node, NodeHow { writable, force_share, cache, secrets })?)
         }

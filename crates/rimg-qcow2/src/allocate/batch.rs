@@ -31,7 +31,7 @@ impl Allocator {
         let mut cluster = clusters.start;
         while cluster < clusters.end {
             let Some((slice_at, range)) = self.slice_of(cluster..clusters.end)? else {
-                return Err(self.uncounted_cluster(cluster));
+                return Err(self.without_block(cluster));
             };
             let slice = self.blocks.slice_mut(self.file.as_ref(), slice_at, READ_REFCOUNT_BLOCK)?;
             for index in range {
@@ -252,6 +252,15 @@ impl Allocator {
         if tail.is_some_and(|last| freed.contains(&self.geometry.cluster_index(last))) {
             self.compressed_tail = None;
         }
+    }
+
+    /// Why a cluster cannot be counted that has no refcount block.
+    fn without_block(&self, cluster: u64) -> Error {
+        let at = self.geometry.cluster_offset(cluster);
+        let block = cluster >> self.geometry.refcounts_per_block_bits();
+        let is_far = block >= spec::MAX_REFCOUNT_TABLE_BYTES / 8;
+        let kind = if is_far { CorruptKind::NotCountable } else { CorruptKind::NotCounted };
+        kind(at).at("refcount table", "entry", self.table_at)
     }
 
     fn uncounted_cluster(&self, cluster: u64) -> Error {

@@ -114,6 +114,7 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
         return Err(Stop::Advice("-o is for --picture".to_owned()));
     }
     let name = ImageName::parse(name, image_opts, &mut how)?;
+    let name = name.below_filter(&mut how).map_err(Stop::failed)?;
     let opened = images::open(&name, &how)?;
     let end = start.saturating_add(max_length).min(opened.disk().size_bytes());
     if is_picture {
