@@ -13,7 +13,10 @@ pub(crate) fn check(
 ) -> Result<CheckSummary> {
     let mut report = Report { summary: CheckSummary::default(), found };
     if repair == Repair::Nothing {
-        image.blocks.look(|map| walk(map, &mut report))?;
+        image.blocks.look(|map| {
+            map.read_left_out(image.limits)?;
+            walk(map, &mut report)
+        })?;
         return Ok(report.summary);
     }
     if !matches!(image.access, Access::Write | Access::Repair) {

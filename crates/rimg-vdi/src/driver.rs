@@ -63,7 +63,6 @@ impl FormatDriver for VdiDriver {
 
 fn open(file: Arc<dyn Storage>, how: &OpenOptions<'_>) -> Result<VdiImage> {
     refuse_unknown(how)?;
-    let mut budget = how.limits.metadata_budget();
     let header = read_header(file.as_ref())?;
     let access = match (how.inspect_only, how.writable) {
         (true, true) => Access::Repair,
@@ -77,7 +76,15 @@ fn open(file: Arc<dyn Storage>, how: &OpenOptions<'_>) -> Result<VdiImage> {
     let has_parent = header.image_type.has_parent();
     let parent = if has_parent { open_parent(&header, how)? } else { None };
     let parent_name = how.options.value(options::PARENT).filter(|_| has_parent);
-    let entries = read_map(file.as_ref(), &header, &mut budget)?;
+    let mut budget = how.limits.metadata_budget();
+    let entries = match access {
+        // Who only looks at the header does not wait for what may be large; a check reads it.
+        Access::Inspect => {
+            header.check_counts()?;
+            Vec::new()
+        }
+        _ => read_map(file.as_ref(), &header, &mut budget)?,
+    };
     let mut map = VdiMap::new(Arc::clone(&file), header, entries, has_parent);
     if access == Access::Write {
         // To be sorted, as large again.
@@ -93,6 +100,7 @@ fn open(file: Arc<dyn Storage>, how: &OpenOptions<'_>) -> Result<VdiImage> {
     Ok(VdiImage {
         blocks: Blocks::new(setup)?,
         access,
+        limits: how.limits,
         parent_name: parent_name.map(str::to_owned),
     })
 }
@@ -111,7 +119,13 @@ pub(crate) fn read_header(file: &dyn Storage) -> Result<Header> {
     Header::parse(&start)
 }
 
-fn read_map(file: &dyn Storage, header: &Header, budget: &mut MetadataBudget) -> Result<Vec<u32>> {
+/// The entries of the block map, as many as the header says.
+pub(crate) fn read_map(
+    file: &dyn Storage,
+    header: &Header,
+    budget: &mut MetadataBudget,
+) -> Result<Vec<u32>> {
+    header.check_place()?;
     let (at, bytes) = (header.map_offset, header.map_bytes());
     budget.reserve("block map", bytes)?;
     let len = file.len_bytes().map_err(Error::io("read file length", 0))?;

@@ -240,14 +240,38 @@ impl Header {
             let kind = CorruptKind::DiskSize { disk: self.disk_bytes, room };
             return Err(field("disk_size")(kind));
         }
+        Ok(())
+    }
+
+    /// Refuses a block map that lies where something else is.
+    pub(crate) fn check_place(&self) -> Result<()> {
         let map_end = self.map_offset.saturating_add(self.map_bytes());
-        let header_end = if self.is_old { RawOldHeader::SIZE_BYTES } else { Self::MAX_BYTES };
-        if self.map_offset < num::to_u64(header_end) || map_end > self.data_offset {
-            let (at, len) = (self.map_offset, self.map_bytes());
-            let kind = CorruptKind::MapPlace { at, len, data: self.data_offset };
-            return Err(field("offset_bmap")(kind));
+        if !self.is_behind_header() || map_end > self.data_offset {
+            return Err(self.wrong_place());
         }
         Ok(())
+    }
+
+    /// Refuses a block map that lies nowhere, or that no file has.
+    pub(crate) fn check_counts(&self) -> Result<()> {
+        let sectors = [self.map_offset, self.data_offset];
+        let is_aligned = sectors.iter().all(|at| at.is_multiple_of(spec::SECTOR_BYTES));
+        if !self.is_behind_header() || !is_aligned || u64::from(self.blocks) > spec::MAX_BLOCKS {
+            self.check_place()?;
+        }
+        Ok(())
+    }
+
+    fn is_behind_header(&self) -> bool {
+        let end = if self.is_old { RawOldHeader::SIZE_BYTES } else { Self::MAX_BYTES };
+        self.map_offset >= num::to_u64(end)
+    }
+
+    fn wrong_place(&self) -> Error {
+        let (at, len) = (self.map_offset, self.map_bytes());
+        let offset = if self.is_old { 0 } else { offset::MAP };
+        let kind = CorruptKind::MapPlace { at, len, data: self.data_offset };
+        kind.at("header", "offset_bmap", offset)
     }
 
     /// The size of the disk in bytes: whole sectors, even where the header has a piece of one.

@@ -7,8 +7,8 @@ use crate::map::VdiMap;
 use core::ops::Range;
 use rimg_blocks::Blocks;
 use rimg_core::{
-    BlockImage, Check, CheckSummary, Error, Extent, Finding, ImageInfo, ImageWrite, Repair, Resize,
-    Result, Storage,
+    BlockImage, Check, CheckSummary, Error, Extent, Finding, ImageInfo, ImageWrite, Limits, Repair,
+    Resize, Result, Storage,
 };
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ use std::sync::Arc;
 pub(crate) struct VdiImage {
     pub(crate) blocks: Blocks<VdiMap>,
     pub(crate) access: Access,
+    pub(crate) limits: Limits,
     /// The name of the image below, where somebody gave one.
     pub(crate) parent_name: Option<String>,
 }

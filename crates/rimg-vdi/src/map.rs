@@ -9,6 +9,7 @@
 mod pages;
 mod slots;
 
+use crate::driver::read_map;
 use crate::error::{CorruptKind, FORMAT};
 use crate::header::{Header, offset};
 use crate::spec::{self, ENTRY_BYTES};
@@ -16,7 +17,7 @@ use crate::table::Entry;
 use core::ops::Range;
 use pages::DirtyPages;
 use rimg_blocks::{BlockMap, Change, Freed, Place, Stage, Zeroed};
-use rimg_core::{Error, Extent, ExtentKind, FileOffset, HostOffset, Result, Storage, num};
+use rimg_core::{Error, Extent, ExtentKind, FileOffset, HostOffset, Limits, Result, Storage, num};
 use slots::Slots;
 use std::sync::Arc;
 
@@ -79,6 +80,15 @@ impl VdiMap {
             layout: Layout::Clean,
             taken: Taken { allocated: header.allocated, ..Taken::default() },
         }
+    }
+
+    /// Reads the entries, if they were left out.
+    pub(crate) fn read_left_out(&mut self, limits: Limits) -> Result<()> {
+        if self.entries.is_empty() {
+            let mut budget = limits.metadata_budget();
+            self.entries = read_map(self.file.as_ref(), &self.header, &mut budget)?;
+        }
+        Ok(())
     }
 
     /// Finds out which blocks of the file are free. Nothing may be written unless every entry
