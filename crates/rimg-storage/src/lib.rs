@@ -9,6 +9,7 @@ mod memory;
 mod mmap;
 mod nbd;
 mod null;
+mod quorum;
 
 pub use debug::{Access, DEBUG_EVENTS, DebugAction, DebugRule, DebugStorage, Injection};
 pub use file::{CacheMode, Creation, FileOptions, FileStorage, LockConflict, Locking, Permission};
@@ -17,3 +18,4 @@ pub use memory::MemoryStorage;
 pub use mmap::MmapStorage;
 pub use nbd::{NbdAddress, NbdError, NbdOptions, NbdServer, NbdStorage};
 pub use null::NullStorage;
+pub use quorum::QuorumStorage;

@@ -43,5 +43,5 @@ pub use rimg_storage::MmapStorage;
 pub use rimg_storage::{
     Access, CacheMode, Creation, DEBUG_EVENTS, DebugAction, DebugRule, DebugStorage, FileOptions,
     FileStorage, Injection, LockConflict, Locking, MemoryStorage, NbdAddress, NbdError, NbdOptions,
-    NbdServer, NbdStorage, NullStorage, Permission,
+    NbdServer, NbdStorage, NullStorage, Permission, QuorumStorage,
 };

@@ -119,7 +119,10 @@ fn report(name: &ImageName, how: &How) -> Result<ImageReport, Stop> {
     let file = name.path().map(images::path_name).unwrap_or_default();
     name_extents(&mut info, &file);
     let full_backing_filename =
-        info.backing_file.as_deref().map(|backing| images::combine(&file, backing));
+        info.backing_file.as_deref().and_then(|backing| match name.node_without_folder() {
+            Some(_) if images::is_relative(backing) => None,
+            _ => Some(images::combine(&file, backing)),
+        });
     Ok(ImageReport { full_backing_filename, ..opened.report(info)? })
 }
 

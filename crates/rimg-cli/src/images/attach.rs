@@ -3,10 +3,11 @@
 use crate::images::node::{FileNode, ImageNode, Node};
 use crate::images::open::{open_words, raw_options, reason};
 use crate::images::shown::node_name;
+use crate::message::describe_io;
 use crate::output::info::{FileReport, ImageReport, NodeReport};
 use rimg::{
     CacheMode, DebugStorage, FileOptions, FileStorage, ImageInfo, ImageStorage, LocalFiles,
-    Locking, NbdOptions, NbdStorage, NullStorage, Opener, RawOptions, Storage,
+    Locking, NbdOptions, NbdStorage, NullStorage, Opener, QuorumStorage, RawOptions, Storage,
 };
 use std::fs;
 use std::io;
@@ -31,8 +32,8 @@ pub(crate) struct Attached {
     pub(crate) storage: Arc<dyn Storage>,
     name: String,
     driver: &'static str,
-    /// What the node below is called, and that.
-    below: Option<(&'static str, Box<Self>)>,
+    /// What the nodes below are called, and those, in the order in which they are shown.
+    below: Vec<(String, Self)>,
     /// What it says of itself, if it is an image.
     info: Option<ImageInfo>,
 }
@@ -43,7 +44,7 @@ pub(crate) struct Attached {
 /// The reason.
 pub(crate) fn attach(node: &Node, how: NodeHow<'_>) -> Result<Attached, String> {
     let name = node_name(node);
-    let (mut below, mut info) = (None, None);
+    let (mut below, mut info) = (Vec::new(), None);
     let storage: Arc<dyn Storage> = match node {
         Node::File(node) => {
             check_device(node)?;
@@ -68,14 +69,24 @@ pub(crate) fn attach(node: &Node, how: NodeHow<'_>) -> Result<Attached, String> 
             let rules = node.rules()?;
             let image = attach(&node.image, how)?;
             let storage = DebugStorage::new(Arc::clone(&image.storage), how.cache, rules);
-            below = Some(("image", Box::new(image)));
+            below.push(("image".to_owned(), image));
             Arc::new(storage)
+        }
+        Node::Quorum(node) => {
+            let mut copies = Vec::new();
+            for (index, child) in node.children.iter().enumerate() {
+                let child = attach(child, how)?;
+                copies.push(Arc::clone(&child.storage));
+                below.insert(0, (format!("children.{index}"), child));
+            }
+            let storage = QuorumStorage::new(copies, node.threshold);
+            Arc::new(storage.map_err(|error| describe_io(&error))?)
         }
         Node::Image(node) => {
             let file = attach(&node.file, how)?;
             let (storage, said) = open_image(node, &file, how)?;
             info = Some(said);
-            below = Some(("file", Box::new(file)));
+            below.push(("file".to_owned(), file));
             Arc::new(storage)
         }
     };
@@ -129,7 +140,7 @@ impl Attached {
 
     /// The name of the node whose offsets tell where bytes lie.
     pub(crate) fn name_of_bytes(&self) -> &str {
-        match (&self.info, &self.below) {
+        match (&self.info, self.below.first()) {
             (Some(_), Some((_, below))) => below.name_of_bytes(),
             _ => &self.name,
         }
@@ -137,7 +148,7 @@ impl Attached {
 
     /// What `info` shows of it.
     pub(crate) fn report(&self) -> io::Result<NodeReport> {
-        if self.below.is_some() {
+        if !self.below.is_empty() {
             return Ok(NodeReport::Image(Box::new(self.image_report()?)));
         }
         report_file(self.storage.as_ref(), self.name.clone(), self.driver).map(NodeReport::File)
@@ -154,15 +165,16 @@ impl Attached {
             }
         };
         let mut children = Vec::new();
-        if let Some((name, below)) = &self.below {
-            children.push(((*name).to_owned(), below.report()?));
+        for (name, below) in &self.below {
+            children.push((name.clone(), below.report()?));
         }
         let is_file = is_local(self.driver);
-        let stands_alone = self.info.is_some() || self.below.is_none();
+        let is_quorum = self.driver == "quorum";
+        let stands_alone = self.info.is_some() || self.below.is_empty() || is_quorum;
         let mut report = ImageReport {
             filename: self.name.clone(),
             disk_bytes: if stands_alone { self.storage.allocated_bytes()? } else { None },
-            tells_state: is_file || self.below.is_some(),
+            tells_state: is_file || (!self.below.is_empty() && !is_quorum),
             info: ImageInfo::default(),
             full_backing_filename: None,
             children,

@@ -9,13 +9,14 @@ mod nbd;
 mod node;
 mod open;
 mod protocol;
+mod quorum;
 mod shown;
 
 pub(crate) use create::{
     BACKING_FOR_SEVERAL, NewImage, PLAIN_FILE, TargetWishes, creatable_format, guard, plan_target,
     require_compression,
 };
-pub(crate) use name::{ImageName, combine};
+pub(crate) use name::{ImageName, combine, is_relative};
 pub(crate) use open::{
     How, Opened, Reason, identity, image_cache, open, open_or_reason, source_cache, target_cache,
 };

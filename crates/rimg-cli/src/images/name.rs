@@ -188,6 +188,19 @@ impl ImageName {
         &self.node
     }
 
+    /// The driver of the node that it lies in, if that lies in no folder: in several, that is.
+    pub(crate) fn node_without_folder(&self) -> Option<&'static str> {
+        let mut node = &self.node;
+        loop {
+            node = match node {
+                Node::Quorum(_) => return Some(node.driver()),
+                Node::Debug(debug) => &debug.image,
+                Node::Image(image) => &image.file,
+                Node::File(_) | Node::Nbd(_) | Node::Null(_) => return None,
+            };
+        }
+    }
+
     /// Whether the bytes that it lies in are the image, and no format is wanted.
     pub(crate) fn is_bare(&self) -> bool {
         self.is_bare
@@ -199,9 +212,14 @@ impl ImageName {
     }
 }
 
+/// Whether a name that an image gives counts from where the image is.
+pub(crate) fn is_relative(name: &str) -> bool {
+    !name.starts_with('/') && protocol_of(name).is_none()
+}
+
 /// Where a file that the image `base` names is to be found.
 pub(crate) fn combine(base: &str, name: &str) -> String {
-    if name.starts_with('/') || protocol_of(name).is_some() {
+    if !is_relative(name) {
         return name.to_owned();
     }
     match base.rsplit_once('/') {

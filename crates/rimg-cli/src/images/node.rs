@@ -3,6 +3,7 @@
 use crate::images::blkdebug::DebugNode;
 use crate::images::format;
 use crate::images::nbd::NbdNode;
+use crate::images::quorum::QuorumNode;
 use crate::json::Scalar;
 use crate::options::parse_bool;
 use crate::size::parse_size;
@@ -19,6 +20,8 @@ pub(crate) enum Node {
     Null(NullNode),
     /// Another node, and errors as they are wanted.
     Debug(Box<DebugNode>),
+    /// Several that hold the same.
+    Quorum(QuorumNode),
     /// An image within an image.
     Image(Box<ImageNode>),
 }
@@ -72,8 +75,8 @@ pub(crate) struct ImageNode {
 }
 
 /// Drivers that give bytes, and formats of none.
-pub(crate) const PROTOCOLS: [&str; 7] =
-    ["file", "host_device", "host_cdrom", "nbd", "null-co", "null-aio", "blkdebug"];
+pub(crate) const PROTOCOLS: [&str; 8] =
+    ["file", "host_device", "host_cdrom", "nbd", "null-co", "null-aio", "blkdebug", "quorum"];
 
 /// Names and values that one node is told, those of nodes below it with their prefix.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -115,6 +118,12 @@ impl NodeOptions {
         }
         *self = rest;
         below
+    }
+
+    /// Whether there is something for the node called `child`.
+    pub(crate) fn has_child(&self, child: &str) -> bool {
+        let is_of = |name: &str| name.strip_prefix(child).is_some_and(|rest| rest.starts_with('.'));
+        self.0.iter().any(|(name, _)| is_of(name))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -212,6 +221,7 @@ impl Node {
             Some("blkdebug") => {
                 DebugNode::of_options(options, common).map(|node| Self::Debug(Box::new(node)))
             }
+            Some("quorum") => QuorumNode::of_options(options, common).map(Self::Quorum),
             Some(driver) => file(driver, options).map(Self::File),
             None => Err(format!("Unknown driver '{driver}'")),
         }
@@ -239,6 +249,7 @@ impl Node {
             Self::Nbd(_) => "nbd",
             Self::Null(node) => node.driver,
             Self::Debug(_) => "blkdebug",
+            Self::Quorum(_) => "quorum",
             Self::Image(node) => node.driver,
         }
     }
@@ -247,7 +258,7 @@ impl Node {
     pub(crate) fn path(&self) -> Option<&Path> {
         match self {
             Self::File(node) => Some(&node.path),
-            Self::Nbd(_) | Self::Null(_) => None,
+            Self::Nbd(_) | Self::Null(_) | Self::Quorum(_) => None,
             Self::Debug(node) => node.image.path(),
             Self::Image(node) => node.file.path(),
         }

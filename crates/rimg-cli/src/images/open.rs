@@ -3,7 +3,7 @@
 use crate::class::Class;
 use crate::images::attach::{Attached, NodeHow, attach, check_device, driver_of_file, report_file};
 use crate::images::format;
-use crate::images::name::{ImageName, combine};
+use crate::images::name::{ImageName, combine, is_relative};
 use crate::images::node::{Common, Node, NodeOptions, option_size};
 use crate::images::shown::node_name;
 use crate::message::{Stop, describe, describe_io};
@@ -207,8 +207,12 @@ pub(crate) fn open_or_reason(name: &ImageName, how: &How) -> Result<Opened, Reas
     if let Some(depth) = how.writable_depth {
         opener = opener.writable_depth(depth);
     }
-    opener =
-        if how.inspect_only { opener.policy(without_data_file) } else { opener.policy(LocalFiles) };
+    let folderless = name.node_without_folder();
+    opener = match folderless {
+        Some(driver) => opener.policy(without_folder(driver, name.shown())),
+        None if how.inspect_only => opener.policy(without_data_file),
+        None => opener.policy(LocalFiles),
+    };
     if let Some(name) = &how.format {
         if format(name).is_none() {
             return Err(format!("Unknown driver '{name}'").into());
@@ -264,7 +268,9 @@ pub(crate) fn open_or_reason(name: &ImageName, how: &How) -> Result<Opened, Reas
                 (None, Some(path)) => path.to_string_lossy().into_owned(),
                 _ => name.shown(),
             };
-            let text = reason_with(&source, &file, &how.options);
+            let no_folder = folderless.and_then(|driver| no_folder(&source, driver));
+            let text = no_folder
+                .map_or_else(|| reason_with(&source, &file, &how.options), ToOwned::to_owned);
             Err(Reason { text, class: Class::of(&source) })
         }
     }
@@ -318,6 +324,36 @@ fn reason_with(error: &Error, filename: &str, options: &RawOptions) -> String {
         }
         Error::Dependency { name, source, .. } => reason(source, &combine(filename, name)),
         other => describe(other),
+    }
+}
+
+/// Decides for an image in `file`, a node of `driver`, which is in no folder: paths count from
+/// nowhere.
+fn without_folder(
+    driver: &'static str,
+    file: String,
+) -> impl Fn(&Dependency<'_>, Option<&Path>) -> rimg::Result<Grant> {
+    move |wanted, from| {
+        if !is_relative(wanted.name) {
+            return LocalFiles.decide(wanted, from);
+        }
+        let why = format!("Cannot generate a base directory for {driver} nodes");
+        let feature = match wanted.role {
+            DependencyRole::Extent => {
+                format!("Cannot use relative paths with VMDK descriptor file '{file}': {why}")
+            }
+            _ => why,
+        };
+        Err(Error::Unsupported { format: driver, feature })
+    }
+}
+
+/// What [`without_folder`] said.
+fn no_folder<'a>(error: &'a Error, driver: &str) -> Option<&'a str> {
+    match error {
+        Error::Unsupported { format, feature } if *format == driver => Some(feature),
+        Error::Dependency { source, .. } => no_folder(source, driver),
+        _ => None,
     }
 }
 

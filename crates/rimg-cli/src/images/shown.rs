@@ -24,7 +24,7 @@ fn plain(node: &Node) -> Option<String> {
         Node::Debug(node) if node.said.is_empty() => {
             Some(format!("blkdebug:{}:{}", node.config, plain(&node.image)?))
         }
-        Node::Debug(_) => None,
+        Node::Debug(_) | Node::Quorum(_) => None,
         Node::Image(node) => plain_image(node.driver, &node.said, &node.file),
     }
 }
@@ -58,6 +58,11 @@ fn object(node: &Node) -> String {
                 members.put("config", quoted(&node.config));
             }
             members.put("image", object(&node.image));
+            members.put_all(&node.said);
+        }
+        Node::Quorum(node) => {
+            let children: Vec<_> = node.children.iter().map(object).collect();
+            members.put("children", format!("[{}]", children.join(", ")));
             members.put_all(&node.said);
         }
         Node::Image(node) => return image_object(node.driver, &node.said, &node.file),
@@ -128,6 +133,7 @@ fn place(name: &str) -> usize {
         "image",
         "max-transfer",
         "config",
+        "children",
         "driver",
         "path",
         "export",
@@ -142,6 +148,7 @@ fn place(name: &str) -> usize {
         "max-discard",
         "align",
         "size",
+        "vote-threshold",
         "file",
         "filename",
         "key-secret",

@@ -134,8 +134,12 @@ fn human_image(report: &ImageReport, path: &str) -> String {
     }
     if let Some(backing) = &info.backing_file {
         let _ = write!(text, "backing file: {backing}");
-        if let Some(full) = full_backing_filename.as_ref().filter(|full| *full != backing) {
-            let _ = write!(text, " (actual path: {full})");
+        match full_backing_filename {
+            Some(full) if full == backing => {}
+            Some(full) => {
+                let _ = write!(text, " (actual path: {full})");
+            }
+            None => text.push_str(" (cannot determine actual path)"),
         }
         text.push('\n');
     }
