@@ -8,7 +8,7 @@ use crate::images::{self, How, ImageName, Opened, combine};
 use crate::message::{Stop, describe_io};
 use crate::program::Run;
 use crate::secrets::add_object;
-use rimg_convert::{CommitOptions, ConvertError, commit};
+use rimg_convert::{CommitOptions, ConvertError, EMPTYING, commit};
 use std::ffi::OsString;
 use std::num::NonZeroU64;
 use std::path::Path;
@@ -158,7 +158,13 @@ fn commit_image(
         // Where the system refused something, these are qemu-img's words for all of it.
         other => match other.as_io() {
             Some(io) => {
-                let stop = Stop::failed(format!("Block job failed: {}", describe_io(io)));
+                let what = match other {
+                    ConvertError::Target { doing: EMPTYING, .. } => {
+                        format!("Failed to empty {}", overlay.filename)
+                    }
+                    _ => "Block job failed".to_owned(),
+                };
+                let stop = Stop::failed(format!("{what}: {}", describe_io(io)));
                 let stop = stop.of(Class::of(io));
                 match other {
                     ConvertError::Write { .. } | ConvertError::Target { .. } => {

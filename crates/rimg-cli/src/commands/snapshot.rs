@@ -6,12 +6,13 @@ use crate::commands::{Command, common, parse, text};
 use crate::damage;
 use crate::epoch::source_date_epoch;
 use crate::images::{self, How, ImageName, Opened};
-use crate::message::{Stop, describe};
+use crate::message::{Stop, describe, describe_io};
 use crate::output::snapshots as output;
 use crate::program::Run;
 use crate::secrets::add_object;
 use rimg_core::{Error, NewSnapshot, SnapshotEdit, SnapshotSelector, op};
 use std::ffi::OsString;
+use std::io::{self, Write as _};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub(super) const COMMAND: Command = Command {
@@ -136,7 +137,7 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
         Action::List => list(run, &opened),
         Action::Create(name) => create(&opened, &name),
         Action::Apply(name) => apply(run, &opened, &name),
-        Action::Delete(name) => delete(&opened, &name),
+        Action::Delete(name) => delete(run, &opened, &name),
     };
     done.map_err(|stop| stop.in_image(&opened.filename))?;
     opened.close()?;
@@ -190,7 +191,7 @@ fn apply(run: &Run<'_>, opened: &Opened, name: &str) -> Result<(), Stop> {
 }
 
 /// An identifier is no name here, unlike for `-a`.
-fn delete(opened: &Opened, name: &str) -> Result<(), Stop> {
+fn delete(run: &Run<'_>, opened: &Opened, name: &str) -> Result<(), Stop> {
     let failed = |why: &str| Stop::failed(format!("Could not delete snapshot '{name}': {why}"));
     let editor = editor(opened).ok_or_else(|| failed(NOT_FOUND).of(Class::Unsupported))?;
     match editor.delete(&SnapshotSelector::Fields { id: None, name: Some(name) }) {
@@ -201,7 +202,12 @@ fn delete(opened: &Opened, name: &str) -> Result<(), Stop> {
                 Error::Io { op: op::REMOVE_SNAPSHOT, .. } => {
                     "Failed to remove snapshot from snapshot list: "
                 }
-                Error::Io { op: op::FREE_SNAPSHOT, .. } => {
+                Error::Io { op: op::FREE_SNAPSHOT, source, .. } => {
+                    if !run.has_own() {
+                        // QEMU says so of the old snapshot table, which it lets go first.
+                        let why = describe_io(source);
+                        let _ = writeln!(io::stderr(), "qcow2_free_clusters failed: {why}");
+                    }
                     "Failed to free the cluster and L1 table: "
                 }
                 Error::Io { op: op::UPDATE_COPIED_FLAGS, .. } => {

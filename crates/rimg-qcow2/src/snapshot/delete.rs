@@ -37,7 +37,8 @@ impl Qcow2Image {
         self.readers.wait_for(self.readers.next_generation());
         let freeing = doing(op::FREE_SNAPSHOT);
         let lowered = self
-            .lower(state, &branches, SharedTables::Flag)
+            .begin_freeing()
+            .and_then(|()| self.lower(state, &branches, SharedTables::Flag))
             .and_then(|lowered| {
                 let l1 = self.clusters_of_l1(gone.l1_offset, gone.l1_entries);
                 self.lower_clusters(state, l1).map(|()| lowered)
