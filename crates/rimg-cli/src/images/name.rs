@@ -141,8 +141,10 @@ impl ImageName {
             how.backing = false;
         }
         how.format = driver;
-        // The format knows which of the others it has.
-        for (name, value) in super::open::raw_options(&options)?.iter() {
+        // The format knows which of the others it has, but not of nodes that pass everything on.
+        let mut told = options.clone();
+        told.skip_filters("data-file");
+        for (name, value) in super::open::raw_options(&told)?.iter() {
             how.options.set(name, value);
         }
         Ok(Self { node, is_bare: false, said: options, given })

@@ -120,6 +120,22 @@ impl NodeOptions {
         below
     }
 
+    /// Leaves out the nodes above the last one called `child` that pass everything on as it is.
+    pub(crate) fn skip_filters(&mut self, child: &str) {
+        let prefix = format!("{child}.");
+        while self.value(&format!("{prefix}driver")) == Some("blkdebug") {
+            let own = |name: &str| name.strip_prefix(&prefix).map(ToOwned::to_owned);
+            let is_filter = |name: &str| name == "driver" || name.starts_with("image.");
+            if self.iter().filter_map(|(name, _)| own(name)).any(|name| !is_filter(&name)) {
+                return;
+            }
+            let mut below = self.take_child(child).take_child("image");
+            for (name, value) in std::mem::take(&mut below.0) {
+                self.set(format!("{prefix}{name}"), value);
+            }
+        }
+    }
+
     /// Whether there is something for the node called `child`.
     pub(crate) fn has_child(&self, child: &str) -> bool {
         let is_of = |name: &str| name.strip_prefix(child).is_some_and(|rest| rest.starts_with('.'));
