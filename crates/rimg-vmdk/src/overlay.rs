@@ -4,7 +4,8 @@ use crate::error::CorruptKind;
 use crate::image::{Body, VmdkImage, unsupported};
 use core::ops::Range;
 use rimg_core::{
-    BlockImage, Error, Extent, ExtentKind, ImageInfo, InfoValue, Overlay, Result, Storage,
+    BlockImage, Error, Extent, ExtentKind, ImageInfo, ImageWrite, InfoValue, Overlay, Resize,
+    Result, Storage,
 };
 use std::sync::Arc;
 
@@ -17,7 +18,8 @@ pub(crate) struct Parent {
 }
 
 /// A parent that cannot be trusted to be the right one: a map of it may be had, and nothing of it
-/// is read, not even by those who go down the chain by themselves.
+/// is read, not even by those who go down the chain by themselves. Who commits into it decides that
+/// it is.
 #[derive(Debug)]
 pub(crate) struct Stranger {
     image: Arc<dyn BlockImage>,
@@ -63,6 +65,14 @@ impl BlockImage for Stranger {
     /// None: whoever knows the file would not ask for what is in it.
     fn file(&self, _: u16) -> Option<&Arc<dyn Storage>> {
         None
+    }
+
+    fn writer(&self) -> Option<&dyn ImageWrite> {
+        self.image.writer()
+    }
+
+    fn resizer(&self) -> Option<&dyn Resize> {
+        self.image.resizer()
     }
 
     fn close(self: Box<Self>) -> Result<()> {

@@ -195,7 +195,7 @@ fn copy(
     // Of VMDKs some kinds compress; for the other sparse ones qemu-img passes over the wish.
     options.compress &= target.format() != "vmdk" || target.disk().compressor().is_some();
     if let Some(below) = target.disk().backing() {
-        if args.target_is_zero {
+        if args.target_is_zero && args.backing.is_some() {
             let message =
                 "Cannot use --target-is-zero when the destination image has a backing file";
             return Err(Trouble::NotBegun(Stop::failed(message)));
