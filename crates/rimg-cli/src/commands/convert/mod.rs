@@ -118,9 +118,12 @@ fn run(run: &mut Run<'_>, words: Vec<OsString>) -> Result<u8, Stop> {
 
 fn convert_images(args: &Args, watch: &Watch<'_>) -> Result<(), Stop> {
     let sources = Sources::open(args)?;
-    let bitmaps = match args.bitmaps {
-        true => Some(BitmapCopies::plan(&sources.opened, args.skip_broken_bitmaps)?),
-        false => None,
+    let mut bitmaps = None;
+    let plan_bitmaps = || {
+        if args.bitmaps {
+            bitmaps = Some(BitmapCopies::plan(&sources.opened, args.skip_broken_bitmaps)?);
+        }
+        Ok(())
     };
     if args.force_share && sources.include(&args.target) {
         // With -U no lock stands between a source and its own end.
@@ -129,7 +132,7 @@ fn convert_images(args: &Args, watch: &Watch<'_>) -> Result<(), Stop> {
     let options = options(args);
     let cancel = cancel_on_signals()?;
     let size = platform::target_size(args, sources.size_bytes())?;
-    let Target { opened: target, guard, name, how } = open_target(args, size)?;
+    let Target { opened: target, guard, name, how } = open_target(args, size, plan_bitmaps)?;
     if let Some(bitmaps) = &bitmaps {
         bitmaps.check_target(&target)?;
     }
@@ -320,8 +323,13 @@ struct Target {
     how: How,
 }
 
-/// Makes the target, unless it is there already, and opens it.
-fn open_target(args: &Args, size_bytes: u64) -> Result<Target, Stop> {
+/// Makes the target, unless it is there already, and opens it. `check` is asked before anything is
+/// made, or opened, but after what can be wrong with options.
+fn open_target(
+    args: &Args,
+    size_bytes: u64,
+    check: impl FnOnce() -> Result<(), Stop>,
+) -> Result<Target, Stop> {
     let format = args.target_format.as_deref();
     let mut how = How {
         writable: true,
@@ -336,6 +344,7 @@ fn open_target(args: &Args, size_bytes: u64) -> Result<Target, Stop> {
             return Err(Stop::failed(images::BACKING_FOR_SEVERAL));
         }
         how.cache = images::target_cache(args.target_cache.as_deref())?;
+        check()?;
         let opened = images::open(&name, &how)?;
         if args.compress {
             images::require_compression(opened.format()).map_err(Stop::failed)?;
@@ -355,6 +364,7 @@ fn open_target(args: &Args, size_bytes: u64) -> Result<Target, Stop> {
     let planned =
         images::plan_target(&args.target, format, wishes, size_bytes).map_err(Stop::failed)?;
     how.cache = images::target_cache(args.target_cache.as_deref())?;
+    check()?;
     how.format = Some(format.to_owned());
     how.options = planned.open_options();
     let files = planned.create().map_err(|reason| {

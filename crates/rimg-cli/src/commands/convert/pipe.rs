@@ -153,7 +153,8 @@ pub(super) fn from_input(args: &Args, watch: &Watch<'_>) -> Result<(), Stop> {
     let inflow = Inflow::begin(input, &cancel).map_err(stopped)?;
     let size = args.size.or(rest).or(inflow.size_bytes());
     let size = size.map(|size| size.checked_next_multiple_of(512).unwrap_or(size));
-    let Target { opened: target, guard, .. } = open_target(args, size.unwrap_or(FIRST_SIZE))?;
+    let Target { opened: target, guard, .. } =
+        open_target(args, size.unwrap_or(FIRST_SIZE), || Ok(()))?;
     let fits = size.is_none() && !args.no_create;
     let mut options = options(args);
     options.compress &= target.format() != "vmdk" || target.disk().compressor().is_some();
