@@ -70,6 +70,9 @@ pub(crate) fn words(error: &Error) -> Option<String> {
         }
         Error::Corrupt { format: "vpc", at, .. } if at.field == "max_table_entries" => {
             let why = error.source()?.to_string();
+            if !why.ends_with("more than a table can have") {
+                return Some("Page table too small".to_owned());
+            }
             let (entries, _) = why.split_once(" entries")?;
             let entries = entries.parse::<u32>().ok()?.cast_signed();
             Some(format!("Max Table Entries too large ({entries})"))

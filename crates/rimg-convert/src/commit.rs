@@ -72,17 +72,16 @@ pub fn commit(
         }
     };
     if let Some(overlay) = lies_on_base {
-        let (doing, done) = match options.keep {
-            true => ("noting the new contents of", overlay.accept_backing()),
-            false => (EMPTYING, overlay.make_empty()),
-        };
-        done.map_err(|source| ConvertError::Target { doing, source })?;
+        match options.keep {
+            true => overlay.accept_backing().map_err(|source| ConvertError::Target {
+                doing: "noting the new contents of",
+                source,
+            }),
+            false => overlay.make_empty().map_err(|source| ConvertError::Empty { source }),
+        }?;
     }
     Ok(summary)
 }
-
-/// What was being done to the target where the overlay could not be emptied, which is done last.
-pub const EMPTYING: &str = "emptying the overlay of";
 
 /// Writes all that lies above `base` into it, and makes that durable.
 fn write_into(

@@ -151,7 +151,8 @@ impl<'a> Engine<'a> {
             Planner::new(task.source.walk(part.shared_from), size, task.geometry, task.salvage)
         };
         // Holes take no time; counting them would cost nothing but show little.
-        let count = move |warn: &dyn Fn(&Warning)| planner().data_bytes(warn).unwrap_or(size);
+        let count =
+            move |warn: &dyn Fn(&Warning)| planner().data_bytes(warn, cancel).unwrap_or(size);
         // What nobody can tell the kind of is told before anything is copied, and again on the way.
         let counted = task.salvage.then(|| count(&|warning| observer.warning(warning)));
         let work = move || counted.unwrap_or_else(|| count(&|_| {}));

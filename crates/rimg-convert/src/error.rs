@@ -42,6 +42,12 @@ pub enum ConvertError {
         /// Why.
         source: Error,
     },
+    /// All is in the base, but the overlay could not be emptied.
+    #[error("error while emptying the overlay")]
+    Empty {
+        /// Why.
+        source: Error,
+    },
     /// The target cannot be written.
     #[error("target is read-only")]
     ReadOnly,

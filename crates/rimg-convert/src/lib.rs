@@ -33,7 +33,7 @@ mod worker;
 
 pub use bench::{BenchOptions, bench};
 pub use checksum::{ChecksumOptions, checksum};
-pub use commit::{CommitOptions, EMPTYING, commit};
+pub use commit::{CommitOptions, commit};
 pub use compare::{CompareError, CompareOptions, Comparison, Difference, Side, compare};
 pub use convert::{ConvertSummary, convert, convert_range};
 pub use error::ConvertError;

@@ -8,6 +8,7 @@ use crate::source::Walk;
 use crate::unit::{Op, Piece, UNIT_PIECES, Unit};
 use core::ops::Range;
 use rimg_core::num::to_u64;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How the target wants to be written.
 #[derive(Debug, Clone, Copy)]
@@ -38,11 +39,15 @@ impl<'a> Planner<'a> {
         Self { walk, geometry, salvage, at: 0, end, next_seq: 0 }
     }
 
-    /// How many bytes all units together hold of data: what takes time.
-    pub(crate) fn data_bytes(mut self, warn: impl Fn(&Warning)) -> Result<u64, ConvertError> {
+    /// How many bytes all units together hold of data: what takes time. Less where it is cancelled.
+    pub(crate) fn data_bytes(
+        mut self,
+        warn: impl Fn(&Warning),
+        cancel: &AtomicBool,
+    ) -> Result<u64, ConvertError> {
         let mut unit = Unit::default();
         let mut bytes = 0_u64;
-        while !self.is_finished() {
+        while !self.is_finished() && !cancel.load(Ordering::Relaxed) {
             self.fill(&mut unit)?;
             unit.warnings.iter().for_each(&warn);
             bytes = bytes.saturating_add(unit.data_bytes());

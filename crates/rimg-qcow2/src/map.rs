@@ -51,7 +51,11 @@ impl Qcow2Image {
         let mut run: Option<Run> = None;
         let mut at = range.start;
         while at < range.end {
-            let next = self.run_in_slice(state, at..range.end)?;
+            let next = match self.run_in_slice(state, at..range.end) {
+                // What is wrong further on is said when it is asked for.
+                Err(_) if run.is_some() => break,
+                next => next?,
+            };
             match &mut run {
                 None => run = Some(next),
                 Some(run) if run.place.continues(run.len, next.place) => {
@@ -160,7 +164,7 @@ impl Walk<'_> {
                     break;
                 }
             }
-            let next = self.run_in_cluster(index, at)?;
+            let Ok(next) = self.run_in_cluster(index, at) else { break };
             if !run.place.continues(run.len, next.place) {
                 break;
             }

@@ -120,6 +120,24 @@ const EXTREMES: &[u64] = &[
     0x8000_0000_0000_0000,
 ];
 
+/// What is wrong further on is said when somebody asks for it, and not before.
+#[test]
+fn what_lies_before_a_wrong_entry_is_told() {
+    let image = Sample::load("qcow2/v3.qcow2");
+    let l1_at = image.word(40);
+    let l2_at = image.word(l1_at) & 0x00ff_ffff_ffff_fe00;
+    let whole = open(&image.storage, false).unwrap();
+    let cluster = whole.info().unwrap().cluster_bytes.unwrap();
+    let run = |image: &dyn BlockImage, at: u64| image.extent_at(at..image.size_bytes());
+    let first = run(whole.as_ref(), 0).unwrap();
+    assert!(first.len_bytes > cluster, "nothing to cut: {first:?}");
+    let patched = image.storage.clone();
+    patched.write_all_at(&0x8000_0000_0000_0200_u64.to_be_bytes(), l2_at + 8).unwrap();
+    let cut = open(&patched, false).unwrap();
+    assert_eq!(run(cut.as_ref(), 0).unwrap().len_bytes, cluster);
+    assert!(matches!(run(cut.as_ref(), cluster), Err(Error::Corrupt { .. })));
+}
+
 /// Where a field is wrong, and what the error has to name.
 #[test]
 fn errors_name_structure_and_offset() {
@@ -131,7 +149,8 @@ fn errors_name_structure_and_offset() {
         (l2_at, 0x8000_0000_0000_0200, "L2 table", l2_at),
         (40, 0x200, "header", 40),
         (48, 0x200, "header", 48),
-        (24, u64::MAX, "header", 36),
+        (24, 1 << 45, "header", 36),
+        (24, u64::MAX, "header", 24),
     ];
     for (at, word, structure, named) in cases {
         let patched = image.storage.clone();

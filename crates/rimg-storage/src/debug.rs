@@ -231,7 +231,8 @@ impl Storage for DebugStorage {
     }
 
     fn run_at(&self, at: u64) -> io::Result<StorageRun> {
-        self.check(Access::BlockStatus, &(at..at.saturating_add(SECTOR_BYTES)))?;
+        let sector = at - at % SECTOR_BYTES;
+        self.check(Access::BlockStatus, &(sector..sector.saturating_add(SECTOR_BYTES)))?;
         let run = self.below.run_at(at)?;
         // A run that a rule lies further on in ends before it.
         let end = at.saturating_add(run.len_bytes);

@@ -1,9 +1,11 @@
 //! A storage that is kept several times, and believes what enough of the copies say.
 
 use core::ops::Range;
-use rimg_core::{Storage, StorageRun, StorageWrite, Zeroing};
+use rimg_core::{Storage, StorageRun, StorageWrite, Zeroing, num};
+use rustix::io::Errno;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Storages that hold the same bytes. What is read is what the most of them agree on, if as many
 /// do as are asked for; what is written goes to all of them, and has to succeed in as many.
@@ -12,18 +14,33 @@ pub struct QuorumStorage {
     copies: Vec<Arc<dyn Storage>>,
     /// How many have to agree: at least 1.
     threshold: usize,
+    /// The length in bytes, which a copy that failed may not have any more.
+    len_bytes: AtomicU64,
 }
 
 impl QuorumStorage {
     /// Of `copies` at least `threshold` have to agree.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidInput`] for a threshold of 0, or of more than there are.
+    /// [`io::ErrorKind::InvalidInput`] for a threshold of 0, or of more than there are; what the
+    /// copies say of their lengths, and `EIO` where these differ.
     pub fn new(copies: Vec<Arc<dyn Storage>>, threshold: usize) -> io::Result<Self> {
         if threshold == 0 || threshold > copies.len() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        Ok(Self { copies, threshold })
+        let mut lengths = copies.iter().map(|copy| copy.len_bytes());
+        let first = lengths.next().unwrap_or(Ok(0))?;
+        for len in lengths {
+            if len? != first {
+                return Err(no_quorum());
+            }
+        }
+        Ok(Self { copies, threshold, len_bytes: AtomicU64::new(first) })
+    }
+
+    /// Notes that the copies are at least so long.
+    fn has_grown(&self, end: u64) {
+        self.len_bytes.fetch_max(end, Ordering::AcqRel);
     }
 
     /// What the most of the copies say of those that say anything.
@@ -39,12 +56,12 @@ impl QuorumStorage {
                 Err(error) => failure = Some(error),
             }
         }
-        // Of several with as many votes the first one counts.
-        let winner = answers.into_iter().rev().max_by_key(|(_, votes)| *votes);
-        match winner {
-            Some((answer, votes)) if votes >= self.threshold => Ok(answer),
-            Some(_) => Err(no_quorum()),
-            None => Err(failure.unwrap_or_else(no_quorum)),
+        let answered: usize = answers.iter().map(|(_, votes)| *votes).sum();
+        // Of several with as many votes the last one counts.
+        match (answers.into_iter().max_by_key(|(_, votes)| *votes), failure) {
+            (Some((answer, votes)), _) if votes >= self.threshold => Ok(answer),
+            (_, Some(failure)) if answered < self.threshold => Err(failure),
+            _ => Err(no_quorum()),
         }
     }
 
@@ -67,22 +84,13 @@ impl QuorumStorage {
 }
 
 fn no_quorum() -> io::Error {
-    io::Error::from_raw_os_error(EIO)
+    Errno::IO.into()
 }
 
-const EIO: i32 = 5;
-
 impl Storage for QuorumStorage {
-    /// As long as all of them are.
+    /// As long as all of them were, and what was written since made them.
     fn len_bytes(&self) -> io::Result<u64> {
-        let mut lengths = self.copies.iter().map(|copy| copy.len_bytes());
-        let first = lengths.next().unwrap_or(Ok(0))?;
-        for len in lengths {
-            if len? != first {
-                return Err(no_quorum());
-            }
-        }
-        Ok(first)
+        Ok(self.len_bytes.load(Ordering::Acquire))
     }
 
     fn read_exact_at(&self, buf: &mut [u8], at: u64) -> io::Result<()> {
@@ -95,20 +103,25 @@ impl Storage for QuorumStorage {
         Ok(())
     }
 
-    /// A hole is where all of them have one.
+    /// A hole is where all of them have one; data is where one does not say.
     fn run_at(&self, at: u64) -> io::Result<StorageRun> {
-        let mut all: Option<StorageRun> = None;
+        let left = self.len_bytes()?.saturating_sub(at);
+        let mut len_bytes = left;
+        let mut is_hole = true;
         for copy in &self.copies {
-            let run = copy.run_at(at)?;
-            all = Some(match all {
-                Some(known) if known.is_data == run.is_data => {
-                    StorageRun { len_bytes: known.len_bytes.min(run.len_bytes), ..known }
+            match copy.run_at(at) {
+                Ok(run) => {
+                    len_bytes = len_bytes.min(run.len_bytes);
+                    is_hole &= !run.is_data;
                 }
-                Some(known) => StorageRun::data(known.len_bytes.min(run.len_bytes)),
-                None => run,
-            });
+                Err(_) => is_hole = false,
+            }
         }
-        all.ok_or_else(no_quorum)
+        match (len_bytes, is_hole) {
+            (0, _) => Err(io::ErrorKind::UnexpectedEof.into()),
+            (len_bytes, true) => Ok(StorageRun::hole(len_bytes)),
+            (len_bytes, false) => Ok(StorageRun::data(len_bytes)),
+        }
     }
 
     fn align_bytes(&self) -> u32 {
@@ -132,11 +145,15 @@ impl Storage for QuorumStorage {
 
 impl StorageWrite for QuorumStorage {
     fn write_all_at(&self, buf: &[u8], at: u64) -> io::Result<()> {
-        self.each(|copy| copy.write_all_at(buf, at))
+        self.each(|copy| copy.write_all_at(buf, at))?;
+        self.has_grown(at.saturating_add(num::to_u64(buf.len())));
+        Ok(())
     }
 
     fn write_zeroes_at(&self, range: Range<u64>, how: Zeroing) -> io::Result<()> {
-        self.each(|copy| copy.write_zeroes_at(range.clone(), how))
+        self.each(|copy| copy.write_zeroes_at(range.clone(), how))?;
+        self.has_grown(range.end);
+        Ok(())
     }
 
     fn discard_at(&self, range: Range<u64>) -> io::Result<()> {
@@ -144,7 +161,9 @@ impl StorageWrite for QuorumStorage {
     }
 
     fn set_len_bytes(&self, len: u64) -> io::Result<()> {
-        self.each(|copy| copy.set_len_bytes(len))
+        self.each(|copy| copy.set_len_bytes(len))?;
+        self.len_bytes.store(len, Ordering::Release);
+        Ok(())
     }
 
     fn is_zero_where_unwritten(&self) -> bool {
@@ -162,14 +181,13 @@ impl StorageWrite for QuorumStorage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::MemoryStorage;
+    use crate::{
+        Access, CacheMode, DebugAction, DebugRule, DebugStorage, Injection, MemoryStorage,
+    };
 
     fn copies(bytes: &[&[u8]], threshold: usize) -> QuorumStorage {
-        let copy = |bytes: &&[u8]| -> Arc<dyn Storage> {
-            let copy = MemoryStorage::new();
-            copy.write_all_at(bytes, 0).unwrap();
-            Arc::new(copy)
-        };
+        let copy =
+            |bytes: &&[u8]| -> Arc<dyn Storage> { Arc::new(MemoryStorage::from(bytes.to_vec())) };
         QuorumStorage::new(bytes.iter().map(copy).collect(), threshold).unwrap()
     }
 
@@ -184,14 +202,16 @@ mod tests {
             (&[b"abc", b"abc", b"abd"][..], 2, Some(b"abc")),
             (&[b"abd", b"abc", b"abc"], 2, Some(b"abc")),
             (&[b"abd", b"abc", b"abe"], 2, None),
-            (&[b"abd", b"abc"], 1, Some(b"abd")),
+            (&[b"abd", b"abc"], 1, Some(b"abc")),
             (&[b"abc", b"abc"], 2, Some(b"abc")),
         ] {
             let bytes: Vec<&[u8]> = bytes.iter().map(|copy| copy.as_slice()).collect();
             let read = read(&copies(&bytes, threshold), 3);
             match said {
                 Some(said) => assert_eq!(read.unwrap(), said),
-                None => assert_eq!(read.unwrap_err().raw_os_error(), Some(EIO)),
+                None => {
+                    assert_eq!(read.unwrap_err().raw_os_error(), Some(Errno::IO.raw_os_error()))
+                }
             }
         }
     }
@@ -214,11 +234,50 @@ mod tests {
 
     #[test]
     fn copies_are_of_one_length() {
-        let error = copies(&[b"abc", b"ab"], 1).len_bytes().unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(EIO));
+        let copy =
+            |bytes: &[u8]| -> Arc<dyn Storage> { Arc::new(MemoryStorage::from(bytes.to_vec())) };
+        let error = QuorumStorage::new(vec![copy(b"abc"), copy(b"ab")], 1).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(Errno::IO.raw_os_error()));
         for threshold in [0, 2] {
-            let one = vec![Arc::new(MemoryStorage::new()) as Arc<dyn Storage>];
-            assert!(QuorumStorage::new(one, threshold).is_err());
+            assert!(QuorumStorage::new(vec![copy(b"a")], threshold).is_err());
         }
+    }
+
+    /// It is what the others are for.
+    #[test]
+    fn one_copy_may_fail() {
+        let rule = |access| DebugRule {
+            event: "none",
+            state: None,
+            action: DebugAction::Inject(Injection {
+                accesses: vec![access],
+                errno: Errno::NOSPC.raw_os_error(),
+                sector: None,
+                once: false,
+            }),
+        };
+        let with_bad = |bad: usize, threshold: usize| {
+            let copies = (0..3).map(|index| -> Arc<dyn Storage> {
+                let rules = match index < bad {
+                    true => {
+                        vec![rule(Access::Write), rule(Access::Read), rule(Access::BlockStatus)]
+                    }
+                    false => Vec::new(),
+                };
+                Arc::new(DebugStorage::new(
+                    Arc::new(MemoryStorage::new()),
+                    CacheMode::Writeback,
+                    rules,
+                ))
+            });
+            QuorumStorage::new(copies.collect(), threshold).unwrap()
+        };
+        let storage = with_bad(1, 2);
+        storage.write_all_at(b"abc", 0).unwrap();
+        assert_eq!(storage.len_bytes().unwrap(), 3);
+        assert_eq!(read(&storage, 3).unwrap(), b"abc");
+        assert_eq!(storage.run_at(0).unwrap(), StorageRun::data(3));
+        let error = with_bad(2, 2).write_all_at(b"abc", 0).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(Errno::NOSPC.raw_os_error()));
     }
 }

@@ -252,8 +252,9 @@ impl Header {
         Ok(())
     }
 
-    /// Refuses a block map that lies nowhere, or that no file has.
-    pub(crate) fn check_counts(&self) -> Result<()> {
+    /// As [`check_place`](Self::check_place), but for a map that merely overlaps the data: what QEMU
+    /// refuses when it reads the header.
+    pub(crate) fn check_bounds(&self) -> Result<()> {
         let sectors = [self.map_offset, self.data_offset];
         let is_aligned = sectors.iter().all(|at| at.is_multiple_of(spec::SECTOR_BYTES));
         if !self.is_behind_header() || !is_aligned || u64::from(self.blocks) > spec::MAX_BLOCKS {

@@ -76,7 +76,8 @@ struct Programs {
     peer: Option<PathBuf>,
 }
 
-fn build_rimg() -> Result<PathBuf> {
+/// The command, built for speed.
+pub(crate) fn build_rimg() -> Result<PathBuf> {
     run::cargo(&["build", "--release", "--quiet", "-p", "rimg-cli", "--bin", "rimg"])?;
     built(&run::root().join("target").join("release").join("rimg"))
 }

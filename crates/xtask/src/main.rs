@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod block_tests;
 mod ci;
 mod differential;
 mod examples;
@@ -99,6 +100,12 @@ const COMMANDS: &[Command] = &[
         help: "run random commands with qemu-img and with rimg, and compare (--help: options)",
         ci: Some(&["--steps", "5000"]),
         run: differential::run,
+    },
+    Command {
+        name: "block-tests",
+        help: "run QEMU's own block tests with rimg in the place of qemu-img (--help: how)",
+        ci: None,
+        run: block_tests::run,
     },
     Command {
         name: "bench",

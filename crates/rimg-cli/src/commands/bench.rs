@@ -190,7 +190,7 @@ fn bench_image(run: &mut Run<'_>, mut args: Args, filename: &OsString) -> Result
         _ => {}
     }
     let name = ImageName::parse(filename, args.image_opts, &mut args.how)?;
-    if args.native && !matches!(args.how.cache, CacheMode::None | CacheMode::Directsync) {
+    if args.native && !args.how.cache_mode().is_direct() {
         return Err(Stop::failed(format!(
             "Could not open '{}': aio=native was specified, but it requires cache.direct=on, \
              which was not specified.",

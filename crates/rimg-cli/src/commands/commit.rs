@@ -8,7 +8,7 @@ use crate::images::{self, How, ImageName, Opened, combine};
 use crate::message::{Stop, describe_io};
 use crate::program::Run;
 use crate::secrets::add_object;
-use rimg_convert::{CommitOptions, ConvertError, EMPTYING, commit};
+use rimg_convert::{CommitOptions, ConvertError, commit};
 use std::ffi::OsString;
 use std::num::NonZeroU64;
 use std::path::Path;
@@ -159,7 +159,7 @@ fn commit_image(
         other => match other.as_io() {
             Some(io) => {
                 let what = match other {
-                    ConvertError::Target { doing: EMPTYING, .. } => {
+                    ConvertError::Empty { .. } => {
                         format!("Failed to empty {}", overlay.filename)
                     }
                     _ => "Block job failed".to_owned(),

@@ -135,7 +135,7 @@ fn run(run: &mut Run<'_>, args: Vec<OsString>) -> Result<u8, Stop> {
     opened.warn_if_guessed();
     let done = match action {
         Action::List => list(run, &opened),
-        Action::Create(name) => create(&opened, &name),
+        Action::Create(name) => create(run, &opened, &name),
         Action::Apply(name) => apply(run, &opened, &name),
         Action::Delete(name) => delete(run, &opened, &name),
     };
@@ -157,12 +157,16 @@ fn editor(opened: &Opened) -> Option<&dyn SnapshotEdit> {
     opened.disk().snapshots().and_then(|snapshots| snapshots.editor())
 }
 
-fn create(opened: &Opened, name: &str) -> Result<(), Stop> {
+fn create(run: &Run<'_>, opened: &Opened, name: &str) -> Result<(), Stop> {
     let failed = |why: &str| Stop::failed(format!("Could not create snapshot '{name}': {why}"));
     let editor = editor(opened).ok_or_else(|| failed(NOT_SUPPORTED).of(Class::Unsupported))?;
     let (date_seconds, date_nanoseconds) = now()?;
     let new = NewSnapshot { name: cut(name), date_seconds, date_nanoseconds };
-    editor.create(&new).map(drop).map_err(|error| failed(&words(&error)).of(Class::of(&error)))
+    editor.create(&new).map(drop).map_err(|error| {
+        let of_system = damage::not_counted(&error).filter(|_| !run.has_own());
+        let why = of_system.map_or_else(|| words(&error), str::to_owned);
+        failed(&why).of(Class::of(&error))
+    })
 }
 
 fn apply(run: &Run<'_>, opened: &Opened, name: &str) -> Result<(), Stop> {
@@ -232,7 +236,7 @@ fn words(error: &Error) -> String {
         Error::Limit { what: "number of snapshots" | "snapshot table in bytes", .. } => {
             "File too large".to_owned()
         }
-        other => damage::not_counted(other).map_or_else(|| describe(other), str::to_owned),
+        other => describe(other),
     }
 }
 

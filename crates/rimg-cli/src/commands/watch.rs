@@ -11,11 +11,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(super) struct Watch<'a> {
     run: &'a Run<'a>,
     progress: Mutex<Progress>,
+    /// Whether nobody wants to hear of what was lost.
+    is_quiet: bool,
 }
 
 impl<'a> Watch<'a> {
     pub(super) fn new(run: &'a Run<'a>, progress: Progress) -> Self {
-        Self { run, progress: Mutex::new(progress) }
+        Self { run, progress: Mutex::new(progress), is_quiet: false }
+    }
+
+    /// The same, without warnings if `is_quiet`.
+    pub(super) fn quiet(self, is_quiet: bool) -> Self {
+        Self { is_quiet, ..self }
     }
 
     /// Prints to standard error, behind the program's name.
@@ -63,7 +70,9 @@ impl Observer for Watch<'_> {
     }
 
     fn warning(&self, warning: &Warning) {
-        self.say(&format!("warning: {}", chain(warning)));
+        if !self.is_quiet {
+            self.say(&format!("warning: {}", chain(warning)));
+        }
     }
 }
 

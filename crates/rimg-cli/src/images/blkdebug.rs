@@ -71,11 +71,6 @@ impl DebugNode {
         Ok(Self { config, said, rules, image })
     }
 
-    /// Whether it has no rules.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.config.is_empty() && self.rules.is_empty()
-    }
-
     /// All rules, those in the file first.
     pub(crate) fn rules(&self) -> Result<Vec<DebugRule>, String> {
         let mut rules = Vec::new();

@@ -150,14 +150,14 @@ impl ImageName {
         Ok(Self { node, is_bare: false, said: options, given })
     }
 
-    /// What lies below a node that passes everything on as it is: QEMU looks through it to tell
-    /// what lies where.
+    /// What lies below nodes that pass on what they are asked, rules or not: QEMU looks through them
+    /// to tell what lies where.
     ///
     /// # Errors
     /// Which option of the image below is none.
     pub(crate) fn below_filter(self, how: &mut How) -> Result<Self, String> {
         let debug = match self.node {
-            Node::Debug(debug) if self.is_bare && debug.is_idle() => *debug,
+            Node::Debug(debug) if self.is_bare => *debug,
             node => return Ok(Self { node, ..self }),
         };
         let Node::Image(image) = debug.image else {

@@ -100,7 +100,7 @@ impl How {
     }
 
     /// How the system's page cache is used.
-    fn cache_mode(&self) -> CacheMode {
+    pub(crate) fn cache_mode(&self) -> CacheMode {
         let mode = match (self.no_flush, self.cache) {
             (Some(true), CacheMode::Writeback) => CacheMode::Unsafe,
             (Some(false), CacheMode::Unsafe) => CacheMode::Writeback,
@@ -209,7 +209,7 @@ pub(crate) fn open_or_reason(name: &ImageName, how: &How) -> Result<Opened, Reas
     }
     let folderless = name.node_without_folder();
     opener = match folderless {
-        Some(driver) => opener.policy(without_folder(driver, name.shown())),
+        Some(driver) => opener.policy(without_folder(driver, name.shown(), how.inspect_only)),
         None if how.inspect_only => opener.policy(without_data_file),
         None => opener.policy(LocalFiles),
     };
@@ -328,14 +328,18 @@ fn reason_with(error: &Error, filename: &str, options: &RawOptions) -> String {
 }
 
 /// Decides for an image in `file`, a node of `driver`, which is in no folder: paths count from
-/// nowhere.
+/// nowhere, but for data files, which are found from where the user is.
 fn without_folder(
     driver: &'static str,
     file: String,
+    inspect_only: bool,
 ) -> impl Fn(&Dependency<'_>, Option<&Path>) -> rimg::Result<Grant> {
     move |wanted, from| {
-        if !is_relative(wanted.name) {
-            return LocalFiles.decide(wanted, from);
+        if wanted.role == DependencyRole::DataFile && inspect_only {
+            return without_data_file(wanted, from);
+        }
+        if wanted.role == DependencyRole::DataFile || !is_relative(wanted.name) {
+            return LocalFiles.decide(wanted, Some(Path::new("")));
         }
         let why = format!("Cannot generate a base directory for {driver} nodes");
         let feature = match wanted.role {

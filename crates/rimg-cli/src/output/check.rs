@@ -46,6 +46,8 @@ pub(crate) fn failure(error: &Error) -> (Option<String>, String) {
             let why = damage::snapshot_table(error).unwrap_or_default();
             (Some(format!("ERROR failed to read the snapshot table: {why}")), too_large)
         }
+        // The map is read for the check alone: QEMU does not open such an image.
+        Error::Corrupt { format: "vdi", .. } => (None, describe(error)),
         Error::Corrupt { .. } => (None, "Input/output error".to_owned()),
         Error::Io { op: op::WRITE_REFCOUNT_TABLE, .. } => {
             let reason = describe(error);

@@ -1,7 +1,6 @@
 //! The snapshot table (Snapshots): entries of varying length, one behind the other.
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
-use crate::cache::read_padded;
 use crate::error::CorruptKind;
 use crate::header::{Header, offset};
 use crate::spec;
@@ -138,7 +137,7 @@ fn read_entry(
     budget: &mut MetadataBudget,
 ) -> Result<SnapshotEntry> {
     let mut fixed = [0; RawSnapshot::SIZE_BYTES];
-    read_padded(file, &mut fixed, at).map_err(Error::io("read snapshot table", at))?;
+    file.read_exact_at(&mut fixed, at).map_err(Error::io("read snapshot table", at))?;
     let raw = RawSnapshot::parse(&fixed);
     if raw.extra_data_size > spec::MAX_SNAPSHOT_EXTRA_BYTES {
         let field_at = at.saturating_add(RawSnapshot::offset_of("extra_data_size"));
@@ -150,7 +149,7 @@ fn read_entry(
     let rest_len = extra_len.saturating_add(id_len).saturating_add(name_len);
     let rest_at = at.saturating_add(num::to_u64(RawSnapshot::SIZE_BYTES));
     let mut rest = budget.buffer("snapshot table", num::to_u64(rest_len))?;
-    read_padded(file, &mut rest, rest_at).map_err(Error::io("read snapshot table", rest_at))?;
+    file.read_exact_at(&mut rest, rest_at).map_err(Error::io("read snapshot table", rest_at))?;
     let (extra, texts) = rest.split_at_checked(extra_len).unwrap_or_default();
     let (id, name) = texts.split_at_checked(id_len).unwrap_or_default();
     let (id, name) = (until_nul(id), until_nul(name));

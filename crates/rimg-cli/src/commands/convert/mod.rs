@@ -95,7 +95,7 @@ fn run(run: &mut Run<'_>, words: Vec<OsString>) -> Result<u8, Stop> {
                 Pipes::Output => run.progress_beside_output(wanted, PROGRESS_STEP),
                 _ => run.progress(wanted, PROGRESS_STEP),
             };
-            let watch = Watch::new(run, progress);
+            let watch = Watch::new(run, progress).quiet(args.quiet);
             watch.show(0.0);
             let result = match pipes {
                 Pipes::None => match args.platform {

@@ -3,6 +3,7 @@
 
 use rimg::{
     BlockImage, Error, FileHoles, FileOffset, HostOffset, InFile, MapEntry, Result, Storage,
+    StorageRun,
 };
 use std::collections::VecDeque;
 
@@ -88,12 +89,22 @@ impl<'a> Holes<'a> {
         let mut done = 0;
         while done < entry.len_bytes {
             let host = place.host.0.saturating_add(done);
-            let run = server.run_at(host).map_err(Error::io("look for holes", host))?;
+            let failed = |error| Error::Io { op: "look for holes", at: host, source: error };
+            let run = match server.len_bytes().map_err(failed)?.saturating_sub(host) {
+                // The rest of the last sector.
+                0 => StorageRun::hole(entry.len_bytes),
+                _ => server.run_at(host).map_err(failed)?,
+            };
             let len_bytes = run.len_bytes.clamp(1, entry.len_bytes.saturating_sub(done));
             let place = FileOffset { host: HostOffset(host), ..place };
             let start = entry.start.saturating_add(done);
             let (data, place) = (run.is_allocated, Some(place));
-            self.pieces.push_back(MapEntry { start, len_bytes, data, place, ..entry });
+            match self.pieces.back_mut() {
+                Some(last) if last.data == data => {
+                    last.len_bytes = last.len_bytes.saturating_add(len_bytes);
+                }
+                _ => self.pieces.push_back(MapEntry { start, len_bytes, data, place, ..entry }),
+            }
             done = done.saturating_add(len_bytes);
         }
         Ok(())
