@@ -399,7 +399,7 @@ fn salvaging_reads_what_no_map_tells_of() {
     let layout = [(300, Kind::Data(1)), (0, Kind::Zero)];
     let whole = Disk::new(4 * MIB, &layout, Codec::Deflate, None);
     let bad = whole.host_of(0) + 20_480;
-    let mut source = whole.edit_store(|store| store.bad = vec![bad..bad + 512]);
+    let mut source = whole.edit_store(|store| store.bad.push(bad..bad + 512));
     let unknown = [20_480, 2 * MIB + 512];
     source.unknown = unknown.to_vec();
     let never = AtomicBool::new(false);

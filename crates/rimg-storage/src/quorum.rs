@@ -130,7 +130,7 @@ impl Storage for QuorumStorage {
 
     fn writer(&self) -> Option<&dyn StorageWrite> {
         let all = self.copies.iter().all(|copy| copy.writer().is_some());
-        all.then_some(self as &dyn StorageWrite)
+        if all { Some(self) } else { None }
     }
 
     /// What all of them take together.
