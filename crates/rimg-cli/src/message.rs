@@ -133,6 +133,9 @@ pub(crate) fn describe(error: &Error) -> String {
         Error::Io { op: op::WRITE_RESERVED_ZEROES, source, .. } => {
             format!("Could not write zeros for preallocation: {}", describe_io(source))
         }
+        Error::Io { op, at, source } if source.kind() == io::ErrorKind::UnexpectedEof => {
+            format!("Cannot {op} at {at:#x}: the file ends before")
+        }
         Error::Io { source, .. } => describe_io(source),
         Error::WrongFormat { format } => format!("Image is not in {format} format"),
         Error::InvalidOption { reason, .. } => reason.clone(),
@@ -210,6 +213,16 @@ mod tests {
         let missing = io::Error::from_raw_os_error(2);
         let error = Error::Io { op: op::OPEN, at: 0, source: missing };
         assert_eq!(describe(&error), "No such file or directory");
+    }
+
+    #[test]
+    fn what_a_file_ends_within_is_named() {
+        let source = io::Error::from(io::ErrorKind::UnexpectedEof);
+        let error = Error::Io { op: "read snapshot table", at: 0x50000, source };
+        assert_eq!(
+            describe(&error),
+            "Cannot read snapshot table at 0x50000: the file ends before"
+        );
     }
 
     #[test]
