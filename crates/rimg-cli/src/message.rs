@@ -219,10 +219,7 @@ mod tests {
     fn what_a_file_ends_within_is_named() {
         let source = io::Error::from(io::ErrorKind::UnexpectedEof);
         let error = Error::Io { op: "read snapshot table", at: 0x50000, source };
-        assert_eq!(
-            describe(&error),
-            "Cannot read snapshot table at 0x50000: the file ends before"
-        );
+        assert_eq!(describe(&error), "Cannot read snapshot table at 0x50000: the file ends before");
     }
 
     #[test]

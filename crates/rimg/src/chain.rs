@@ -6,7 +6,7 @@ use crate::guarded_raw::GuardedRaw;
 use crate::open::{Layer, OpenedImage, Opener};
 use crate::policy::{Grant, Policy, local_path};
 use crate::probe::{Probed, probe};
-use crate::registry::driver;
+use crate::registry::backing_driver;
 use rimg_core::{
     BlockImage, Dependency, DependencyGate, DependencyRole, Error, Finding, Match, OpenOptions,
     RawOptions, Result, Storage, op,
@@ -135,7 +135,7 @@ pub(crate) fn open_layer(
 }
 
 fn known(opener: &Opener, name: &str) -> Result<&'static dyn rimg_core::FormatDriver> {
-    driver(opener.formats, name).ok_or_else(|| Error::InvalidOption {
+    backing_driver(opener.formats, name).ok_or_else(|| Error::InvalidOption {
         option: "format",
         reason: format!("Unknown driver '{name}'"),
     })

@@ -5,7 +5,7 @@ use crate::open::Opener;
 use crate::options::{invalid, normalise};
 use crate::policy::{DenyAll, Policy, resolve_name};
 use crate::probe::probe;
-use crate::registry::{FORMATS, Formats, driver};
+use crate::registry::{FORMATS, Formats, backing_driver, driver};
 use crate::target::Target;
 use core::fmt::{self, Debug};
 use rimg_core::{
@@ -226,7 +226,7 @@ impl Creator {
             ));
         }
         if let Some(format) = format
-            && driver(self.formats, format).is_none()
+            && backing_driver(self.formats, format).is_none()
         {
             return Err(invalid(BACKING_FORMAT, format!("Unknown driver '{format}'")));
         }

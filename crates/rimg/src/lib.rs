@@ -27,7 +27,7 @@ pub use policy::{
     DenyAll, Grant, ListedFiles, LocalFiles, Policy, WithinDirectory, local_path, resolve_name,
 };
 pub use probe::{Probed, probe};
-pub use registry::{FORMATS, Formats, driver};
+pub use registry::{FORMATS, Formats, backing_driver, driver};
 
 pub use rimg_core::{
     Amend, AmendProgress, BitmapEdit, BitmapInfo, Bitmaps, BlockImage, BoxError, Check,

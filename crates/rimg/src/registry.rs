@@ -40,6 +40,15 @@ pub fn driver(formats: Formats, name: &str) -> Option<&'static dyn FormatDriver>
     formats.iter().copied().find(|driver| driver.format().name == name)
 }
 
+/// QEMU's names for plain files and devices, which images give as the format of the one below.
+const PLAIN: [&str; 3] = ["file", "host_device", "host_cdrom"];
+
+/// The driver that an image means by the name of the format below it.
+#[must_use]
+pub fn backing_driver(formats: Formats, name: &str) -> Option<&'static dyn FormatDriver> {
+    driver(formats, if PLAIN.contains(&name) { "raw" } else { name })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,5 +63,15 @@ mod tests {
         }
         assert!(driver(FORMATS, "nope").is_none());
         assert!(driver(FORMATS, "raw").is_some());
+    }
+
+    #[test]
+    fn plain_files_are_raw() {
+        for name in PLAIN {
+            assert!(driver(FORMATS, name).is_none());
+            assert_eq!(backing_driver(FORMATS, name).unwrap().format().name, "raw");
+        }
+        assert_eq!(backing_driver(FORMATS, "qed").unwrap().format().name, "qed");
+        assert!(backing_driver(FORMATS, "nbd").is_none());
     }
 }

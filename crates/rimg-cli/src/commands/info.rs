@@ -108,8 +108,13 @@ fn report_chain(name: ImageName, how: How) -> Result<Vec<ImageReport>, Stop> {
         let Some(top) = chain.last() else { return Ok(chain) };
         let Some(below) = &top.full_backing_filename else { return Ok(chain) };
         how.format.clone_from(&top.info.backing_format);
-        name = ImageName::of_file(below.as_ref())
-            .map_err(|reason| Stop::failed(format!("Could not open '{below}': {reason}")))?;
+        let unopened = |reason: String| Stop::failed(format!("Could not open '{below}': {reason}"));
+        name = ImageName::of_file(below.as_ref()).map_err(unopened)?;
+        let is_plain =
+            |name: &str| images::format(name).is_none() && images::is_backing_format(name);
+        if how.format.as_deref().is_some_and(is_plain) {
+            name = ImageName::of_user(below.as_ref(), &mut how).map_err(unopened)?;
+        }
     }
 }
 

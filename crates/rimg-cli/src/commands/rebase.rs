@@ -186,7 +186,7 @@ fn rebase_image(args: &mut Args, filename: &OsString, watch: &Watch<'_>) -> Resu
         images::require_compression(overlay.format()).map_err(Stop::failed)?;
     }
     if let Some(unknown) = &args.backing_format
-        && images::format(unknown).is_none()
+        && !images::is_backing_format(unknown)
         && !(args.name_only && PROTOCOLS.contains(&unknown.as_str()))
     {
         return Err(Stop::failed(format!("Invalid format name: '{unknown}'")));

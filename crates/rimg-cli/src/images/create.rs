@@ -3,11 +3,11 @@
 use crate::class::Class;
 use crate::epoch::source_date_epoch;
 use crate::images::attach::{Attached, NodeHow, attach};
-use crate::images::format;
 use crate::images::name::{ImageName, combine};
 use crate::images::node::Node;
 use crate::images::open::{How, KEY_SECRETS, Reason, open_or_reason};
 use crate::images::protocol::node_of;
+use crate::images::{format, is_backing_format};
 use crate::message::{describe, describe_io};
 use crate::options::{self, Chosen, OptionList};
 use rimg::{
@@ -208,7 +208,7 @@ impl PlannedImage {
     /// As for [`create`](Self::create).
     pub(crate) fn plan(&self) -> Result<Plan, Reason> {
         let backing_format = self.chosen.plain("backing_fmt");
-        if let Some(unknown) = backing_format.filter(|name| format(name).is_none()) {
+        if let Some(unknown) = backing_format.filter(|name| !is_backing_format(name)) {
             let text = match self.format.name {
                 "qcow" => format!("unrecognized backing format '{unknown}'"),
                 _ => format!("Parameter 'backing-fmt' does not accept value '{unknown}'"),

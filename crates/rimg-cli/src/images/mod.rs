@@ -21,12 +21,17 @@ pub(crate) use open::{
     How, Opened, Reason, identity, image_cache, open, open_or_reason, source_cache, target_cache,
 };
 
-use rimg::{FORMATS, FormatInfo, driver};
+use rimg::{FORMATS, FormatInfo, backing_driver, driver};
 use std::path::Path;
 
 /// What there is to know of the format with this name.
 pub(crate) fn format(name: &str) -> Option<&'static FormatInfo> {
     driver(FORMATS, name).map(|driver| driver.format())
+}
+
+/// Whether there is such a format for an image below another.
+pub(crate) fn is_backing_format(name: &str) -> bool {
+    backing_driver(FORMATS, name).is_some()
 }
 
 /// The names of all formats.
