@@ -164,6 +164,7 @@ impl Walk<'_> {
                     break;
                 }
             }
+            // As in `run_at`: an error is for who asks of what is wrong.
             let Ok(next) = self.run_in_cluster(index, at) else { break };
             if !run.place.continues(run.len, next.place) {
                 break;

@@ -3,18 +3,15 @@
 use crate::error::{CorruptKind, FORMAT};
 use crate::header::{Header, offset};
 use crate::image::{Access, VdiImage};
-use crate::map::VdiMap;
+use crate::map::{VdiMap, read_entries};
 use crate::measure::VdiMeasure;
 use crate::{create, options};
 use rimg_blocks::{Below, Blocks, Setup};
 use rimg_core::{
     BlockImage, Dependency, DependencyRole, Error, FormatDriver, FormatInfo, Match, Measure,
-    MetadataBudget, OpenOptions, ProbeWindow, RawOptions, Result, Storage, TargetFiles, Uuid, num,
+    OpenOptions, ProbeWindow, RawOptions, Result, Storage, TargetFiles, Uuid, num,
 };
 use std::sync::Arc;
-
-/// How much of a block map is read at a time, in bytes.
-const MAP_PIECE_BYTES: u64 = 1 << 20;
 
 /// The format's entry in a registry.
 pub static DRIVER: VdiDriver = VdiDriver(());
@@ -83,7 +80,7 @@ fn open(file: Arc<dyn Storage>, how: &OpenOptions<'_>) -> Result<VdiImage> {
             header.check_bounds()?;
             Vec::new()
         }
-        _ => read_map(file.as_ref(), &header, &mut budget)?,
+        _ => read_entries(file.as_ref(), &header, &mut budget)?,
     };
     let mut map = VdiMap::new(Arc::clone(&file), header, entries, has_parent);
     if access == Access::Write {
@@ -117,40 +114,6 @@ pub(crate) fn read_header(file: &dyn Storage) -> Result<Header> {
     let mut start = vec![0; num::to_usize(len.min(num::to_u64(Header::MAX_BYTES)))?];
     file.read_exact_at(&mut start, 0).map_err(Error::io("read header", 0))?;
     Header::parse(&start)
-}
-
-/// The entries of the block map, as many as the header says.
-pub(crate) fn read_map(
-    file: &dyn Storage,
-    header: &Header,
-    budget: &mut MetadataBudget,
-) -> Result<Vec<u32>> {
-    header.check_place()?;
-    let (at, bytes) = (header.map_offset, header.map_bytes());
-    budget.reserve("block map", bytes)?;
-    let len = file.len_bytes().map_err(Error::io("read file length", 0))?;
-    let end = at.saturating_add(bytes);
-    if end > len {
-        return Err(CorruptKind::MapTruncated.at("block map", "entries", at));
-    }
-    let mut entries = Vec::new();
-    let blocks = num::to_usize(header.blocks.into())?;
-    entries.try_reserve_exact(blocks).map_err(|_| Error::Limit {
-        what: "block map",
-        needed: bytes,
-        limit: 0,
-    })?;
-    let mut piece = vec![0; num::to_usize(bytes.min(MAP_PIECE_BYTES))?];
-    let mut at = at;
-    while at < end {
-        let now = num::to_usize(end.saturating_sub(at))?.min(piece.len());
-        let bytes = piece.get_mut(..now).unwrap_or_default();
-        file.read_exact_at(bytes, at).map_err(Error::io("read block map", at))?;
-        let (words, _) = bytes.as_chunks::<4>();
-        entries.extend(words.iter().map(|word| u32::from_le_bytes(*word)));
-        at = at.saturating_add(num::to_u64(now));
-    }
-    Ok(entries)
 }
 
 /// The image below. Only its UUID is known: the name has to come from the caller.

@@ -9,7 +9,6 @@
 mod pages;
 mod slots;
 
-use crate::driver::read_map;
 use crate::error::{CorruptKind, FORMAT};
 use crate::header::{Header, offset};
 use crate::spec::{self, ENTRY_BYTES};
@@ -17,9 +16,48 @@ use crate::table::Entry;
 use core::ops::Range;
 use pages::DirtyPages;
 use rimg_blocks::{BlockMap, Change, Freed, Place, Stage, Zeroed};
-use rimg_core::{Error, Extent, ExtentKind, FileOffset, HostOffset, Limits, Result, Storage, num};
+use rimg_core::{
+    Error, Extent, ExtentKind, FileOffset, HostOffset, Limits, MetadataBudget, Result, Storage, num,
+};
 use slots::Slots;
 use std::sync::Arc;
+
+/// How much of a block map is read at a time, in bytes.
+const PIECE_BYTES: u64 = 1 << 20;
+
+/// The entries of the block map, as many as the header says.
+pub(crate) fn read_entries(
+    file: &dyn Storage,
+    header: &Header,
+    budget: &mut MetadataBudget,
+) -> Result<Vec<u32>> {
+    header.check_place()?;
+    let (at, bytes) = (header.map_offset, header.map_bytes());
+    budget.reserve("block map", bytes)?;
+    let len = file.len_bytes().map_err(Error::io("read file length", 0))?;
+    let end = at.saturating_add(bytes);
+    if end > len {
+        return Err(CorruptKind::MapTruncated.at("block map", "entries", at));
+    }
+    let mut entries = Vec::new();
+    let blocks = num::to_usize(header.blocks.into())?;
+    entries.try_reserve_exact(blocks).map_err(|_| Error::Limit {
+        what: "block map",
+        needed: bytes,
+        limit: 0,
+    })?;
+    let mut piece = vec![0; num::to_usize(bytes.min(PIECE_BYTES))?];
+    let mut at = at;
+    while at < end {
+        let now = num::to_usize(end.saturating_sub(at))?.min(piece.len());
+        let bytes = piece.get_mut(..now).unwrap_or_default();
+        file.read_exact_at(bytes, at).map_err(Error::io("read block map", at))?;
+        let (words, _) = bytes.as_chunks::<4>();
+        entries.extend(words.iter().map(|word| u32::from_le_bytes(*word)));
+        at = at.saturating_add(num::to_u64(now));
+    }
+    Ok(entries)
+}
 
 /// The block map of an open image, all of it in memory.
 #[derive(Debug)]
@@ -86,7 +124,7 @@ impl VdiMap {
     pub(crate) fn read_left_out(&mut self, limits: Limits) -> Result<()> {
         if self.entries.is_empty() {
             let mut budget = limits.metadata_budget();
-            self.entries = read_map(self.file.as_ref(), &self.header, &mut budget)?;
+            self.entries = read_entries(self.file.as_ref(), &self.header, &mut budget)?;
         }
         Ok(())
     }

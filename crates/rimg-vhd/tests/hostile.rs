@@ -214,5 +214,11 @@ fn a_table_that_is_too_large_is_refused_before_memory_is_taken() {
         dir.put("disk", large);
         let error = dir.open("disk", "vpc", false).unwrap_err();
         assert!(matches!(error, Error::Limit { what: "block allocation table", .. }), "{error}");
+        // More than any table has, whatever there is of memory.
+        patch(&dir, 540, &0x3fff_0000_u32.to_be_bytes());
+        sign(&dir);
+        let error = dir.open("disk", "vpc", false).unwrap_err();
+        let Error::Corrupt { at, .. } = error else { panic!("{error}") };
+        assert_eq!((at.field, at.offset.0), ("max_table_entries", 540));
     });
 }
