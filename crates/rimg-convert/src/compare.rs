@@ -7,7 +7,6 @@ use crate::align;
 use crate::crew;
 use crate::options::threads;
 use crate::progress::{Meter, Observer};
-use crate::same::SameFiles;
 use crate::source::{SECTOR_BYTES, Source};
 use crate::stop::{Cancelled, Stop, lock};
 use crate::unit::{Origin, Piece};
@@ -143,9 +142,8 @@ pub fn compare(
         return Ok(Comparison { difference: Some(Difference::Size), sizes_differ });
     }
     let size = first_size.max(second_size);
-    let same = SameFiles::of([first, second]);
     let engine = Engine {
-        planner: Mutex::new(Planner::new(&sources, same, size, options.strict)),
+        planner: Mutex::new(Planner::new([first, second], &sources, size, options.strict)),
         sources: &sources,
         meter: Meter::new(observer, move || size),
         stop: Stop::new(cancel),

@@ -6,6 +6,7 @@ use crate::runs::{Run, RunKind};
 use crate::same::SameFiles;
 use crate::source::{Source, Walk};
 use crate::unit::{Piece, UNIT_PIECES};
+use rimg_core::BlockImage;
 use rimg_core::num::to_u64;
 
 /// How much is read of each image for one unit, in bytes: both together stay in a core's cache.
@@ -41,15 +42,14 @@ pub(super) struct Planner<'a> {
 
 impl<'a> Planner<'a> {
     pub(super) fn new(
+        images: [&'a dyn BlockImage; 2],
         sources: &[Source<'a>; 2],
-        same: SameFiles<'a>,
         end: u64,
         strict: bool,
     ) -> Self {
         let walks = sources.each_ref().map(|source| source.walk(None));
-        let statuses = strict.then(|| {
-            sources.each_ref().map(|source| StatusWalk::new(source.walk(None), source.size_bytes()))
-        });
+        let statuses = strict.then(|| images.map(StatusWalk::new));
+        let same = SameFiles::of(images);
         Self { walks, statuses, same, at: 0, end, next_seq: 0 }
     }
 

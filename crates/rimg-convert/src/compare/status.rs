@@ -1,8 +1,8 @@
 //! What an image says of a run beside its contents, as strict comparison sees it.
 
 use crate::runs::{Run, RunKind};
-use crate::source::Walk;
-use rimg_core::{BlockImage, FileOffset, Result};
+use crate::source::{Source, Walk};
+use rimg_core::{BlockImage, FileOffset, ImageInfo, Result};
 
 /// What has to agree in strict mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,9 +23,38 @@ pub(super) struct StatusRun {
     pub(super) end: u64,
 }
 
+/// How much qemu-img learns of an image at once.
+#[derive(Debug, Clone, Copy)]
+enum Told {
+    /// Runs, as far as they go.
+    Runs,
+    /// One cluster of so many bytes: none but the last one is the end of the image.
+    Clusters(u64),
+    /// Nothing: it is data, somewhere.
+    Nothing,
+}
+
+impl Told {
+    fn of(info: &ImageInfo) -> Self {
+        match (info.format, info.granule_bytes()) {
+            ("bochs" | "cloop" | "dmg" | "vhdx", _) => Self::Nothing,
+            ("qcow" | "vdi" | "vmdk", Some(bytes)) => Self::Clusters(bytes),
+            _ => Self::Runs,
+        }
+    }
+}
+
+/// An image of a chain.
+struct Layer<'a> {
+    image: &'a dyn BlockImage,
+    told: Told,
+}
+
 /// Walks an image by runs of the same status that are contiguous in their file.
 pub(super) struct StatusWalk<'a> {
     walk: Walk<'a>,
+    /// The image and those below it, from the top.
+    layers: Vec<Layer<'a>>,
     size: u64,
     current: Option<StatusRun>,
     /// Already taken from the walk, and begins where `current` ends.
@@ -33,9 +62,21 @@ pub(super) struct StatusWalk<'a> {
 }
 
 impl<'a> StatusWalk<'a> {
-    /// `size` is the image's, in bytes.
-    pub(super) fn new(walk: Walk<'a>, size: u64) -> Self {
-        Self { walk, size, current: None, ahead: None }
+    pub(super) fn new(image: &'a dyn BlockImage) -> Self {
+        let source = Source::new(&[image]);
+        let below = |image: &&'a dyn BlockImage| image.backing().map(|image| &**image);
+        let layers = std::iter::successors(Some(image), below).map(|image| {
+            // What an image cannot say of itself makes a comparison stricter, no more.
+            let told = image.info().map_or(Told::Runs, |info| Told::of(&info));
+            Layer { image, told }
+        });
+        Self {
+            walk: source.walk(None),
+            layers: layers.collect(),
+            size: source.size_bytes(),
+            current: None,
+            ahead: None,
+        }
     }
 
     /// The run around `at`, which is no less than the last time. The last one has no end: images
@@ -53,11 +94,11 @@ impl<'a> StatusWalk<'a> {
     fn advance(&mut self, start: u64) -> Result<()> {
         let mut last = match self.ahead.take() {
             Some(run) => run,
-            None => self.walk.run_at(start, self.size)?,
+            None => self.run_at(start)?,
         };
         let mut last_start = start;
         while last.end < self.size {
-            let next = self.walk.run_at(last.end, self.size)?;
+            let next = self.run_at(last.end)?;
             if !continues(&last, last_start, &next) {
                 self.ahead = Some(next);
                 break;
@@ -65,10 +106,56 @@ impl<'a> StatusWalk<'a> {
             last_start = last.end;
             last = next;
         }
-        let is_last = last.end >= self.size;
-        let end = if is_last { u64::MAX } else { last.end };
+        let last_cluster = self.last_cluster(&last.kind);
+        let (end, is_last) = match last.end >= self.size {
+            true if start < last_cluster => {
+                // The rest will be met again.
+                self.ahead = Some(last);
+                (last_cluster, false)
+            }
+            true => (u64::MAX, true),
+            false => (last.end, false),
+        };
         self.current = Some(StatusRun { status: status(&last.kind, is_last), end });
         Ok(())
+    }
+
+    /// The run at `at`, as far as qemu-img is told of it.
+    fn run_at(&mut self, at: u64) -> Result<Run<'a>> {
+        let run = self.walk.run_at(at, self.size)?;
+        let layer = self.layers.get(self.depth(&run.kind));
+        let is_untold = layer.is_some_and(|layer| matches!(layer.told, Told::Nothing));
+        Ok(if is_untold { Run { kind: RunKind::Opaque, ..run } } else { run })
+    }
+
+    /// Where the last cluster of those begins that qemu-img looks at one by one, on its way to the
+    /// layer that a run comes from.
+    fn last_cluster(&self, kind: &RunKind<'_>) -> u64 {
+        let depth = self.depth(kind);
+        let upper = self.layers.iter().take(depth.saturating_add(1));
+        let starts = upper.filter_map(|layer| match layer.told {
+            Told::Clusters(bytes) => {
+                let clusters = self.size.checked_div(bytes)?;
+                let whole = self.size.is_multiple_of(bytes);
+                Some(clusters.saturating_sub(u64::from(whole)).saturating_mul(bytes))
+            }
+            _ => None,
+        });
+        starts.max().unwrap_or(0)
+    }
+
+    /// The layer that a run comes from; the lowest where none has it.
+    fn depth(&self, kind: &RunKind<'_>) -> usize {
+        let of = |image: &dyn BlockImage| {
+            self.layers.iter().position(|layer| std::ptr::addr_eq(layer.image, image))
+        };
+        let depth = match *kind {
+            RunKind::Data { image, .. } => of(image),
+            RunKind::Encoded(encoded) => of(encoded.image),
+            RunKind::Zero { depth, .. } => depth,
+            RunKind::Shared | RunKind::Opaque => Some(0),
+        };
+        depth.unwrap_or(usize::MAX)
     }
 }
 
