@@ -70,7 +70,10 @@ impl Plan {
         let mut done = 0;
         loop {
             while let Some(number) = plan.missing_block(g, counts, done) {
-                let cluster = counts.first_free(next, 1);
+                // A block lies in or behind the part of the file that it is for, as QEMU has it:
+                // holes near the start are left to the table.
+                let covered = number << g.refcounts_per_block_bits();
+                let cluster = counts.first_free(next.max(covered), 1);
                 check_end(g, cluster, 1)?;
                 counts.take(cluster, 1)?;
                 plan.blocks.insert(number, cluster);
