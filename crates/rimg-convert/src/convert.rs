@@ -161,8 +161,8 @@ impl<'a> Engine<'a> {
         let units = match options.units_in_flight {
             Some(units) => units.get(),
             None if order == Order::Any => threads,
-            // Enough to read on while one thread writes.
-            None => threads.saturating_add(2),
+            // One more than are at work: it waits to be written. More of them only take memory.
+            None => threads.saturating_add(1),
         };
         Self {
             task,
