@@ -89,10 +89,10 @@ impl<'a> Tables<'a> {
         let batch_end = self.batch_at.saturating_add(num::to_u64(self.batch.len()));
         if at < self.batch_at || end > batch_end {
             let len = together.saturating_mul(cluster);
-            self.batch.clear();
-            self.batch.resize(num::to_usize(len)?, 0);
-            self.batch_at = at;
-            read_padded(self.file, &mut self.batch, at).map_err(Error::io("read L2 table", at))?;
+            let mut batch = core::mem::take(&mut self.batch);
+            batch.resize(num::to_usize(len)?, 0);
+            read_padded(self.file, &mut batch, at).map_err(Error::io("read L2 table", at))?;
+            (self.batch, self.batch_at) = (batch, at);
         }
         let start = num::to_usize(at.saturating_sub(self.batch_at))?;
         let end = start.saturating_add(num::to_usize(cluster)?);
@@ -128,7 +128,7 @@ pub(super) fn write_word(file: &dyn Storage, at: u64, word: u64, op: &'static st
 
 /// The entries of a table that are not blank, with their indices.
 pub(super) fn entries(table: &[u8], g: Geometry) -> impl Iterator<Item = (usize, L2Entry)> + '_ {
-    const BLOCK_BYTES: usize = 256;
+    const BLOCK_BYTES: usize = 64;
     let width = if g.extended_l2 { 16 } else { 8 };
     let per_block = BLOCK_BYTES.checked_div(width).unwrap_or(1);
     let (blocks, _) = table.as_chunks::<BLOCK_BYTES>();
