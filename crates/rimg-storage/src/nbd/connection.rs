@@ -12,10 +12,11 @@ use crate::nbd::wire::{
 use core::ops::Range;
 use core::time::Duration;
 use rimg_core::num;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, IoSlice, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
 
 /// How long a server may be silent while it owes a reply: flushing a slow disk takes a while.
 const REPLY_TIME: Duration = Duration::from_secs(300);
@@ -35,7 +36,6 @@ pub(super) struct Connection {
     /// One request at a time is being written.
     sending: Mutex<()>,
     receiving: Mutex<Receiving>,
-    changed: Condvar,
     next_cookie: AtomicU64,
     structured: bool,
 }
@@ -49,8 +49,31 @@ struct Receiving {
     header: Option<Reply>,
     /// Requests that are not answered.
     open: HashSet<u64>,
+    /// Those of them whose threads sleep. Only who can go on is woken: with many of them, waking
+    /// all for each reply would take longer than the replies.
+    asleep: HashMap<u64, Thread>,
     /// What went wrong, for good.
     broken: Option<Broken>,
+}
+
+impl Receiving {
+    /// Wakes whom a header is for, if it sleeps already.
+    fn wake(&mut self, cookie: u64) {
+        if let Some(thread) = self.asleep.remove(&cookie) {
+            thread.unpark();
+        }
+    }
+
+    /// Wakes one of those who sleep, to read on.
+    fn wake_one(&mut self) {
+        if let Some(&cookie) = self.asleep.keys().next() {
+            self.wake(cookie);
+        }
+    }
+
+    fn wake_all(&mut self) {
+        self.asleep.drain().for_each(|(_, thread)| thread.unpark());
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -107,7 +130,6 @@ impl Connection {
             stream,
             sending: Mutex::new(()),
             receiving: Mutex::default(),
-            changed: Condvar::new(),
             next_cookie: AtomicU64::new(1),
             structured,
         })
@@ -157,15 +179,12 @@ impl Connection {
             let mut receiving = self.receiving();
             receiving.busy = false;
             match took {
-                Ok(done) => {
-                    if done {
-                        receiving.open.remove(&cookie);
-                    }
-                    drop(receiving);
-                    self.changed.notify_all();
-                    if done {
-                        return answer.error.map_or(Ok(()), |error| Err(error_of(error)));
-                    }
+                // The rest of the answer is waited for like its beginning.
+                Ok(false) => {}
+                Ok(true) => {
+                    receiving.open.remove(&cookie);
+                    receiving.wake_one();
+                    return answer.error.map_or(Ok(()), |error| Err(error_of(error)));
                 }
                 Err(broken) => {
                     drop(receiving);
@@ -208,7 +227,12 @@ impl Connection {
                 return Ok(header);
             }
             if receiving.busy || receiving.header.is_some() {
-                receiving = self.changed.wait(receiving).unwrap_or_else(PoisonError::into_inner);
+                receiving.asleep.insert(cookie, thread::current());
+                drop(receiving);
+                // It may return without a reason: all is looked at again.
+                thread::park();
+                receiving = self.receiving();
+                receiving.asleep.remove(&cookie);
                 continue;
             }
             receiving.busy = true;
@@ -219,9 +243,7 @@ impl Connection {
             match read {
                 Ok(header) if receiving.open.contains(&header.cookie) => {
                     receiving.header = Some(header);
-                    if header.cookie != cookie {
-                        self.changed.notify_all();
-                    }
+                    receiving.wake(header.cookie);
                 }
                 Ok(_) => {
                     drop(receiving);
@@ -240,8 +262,7 @@ impl Connection {
         self.stream.shutdown();
         let mut receiving = self.receiving();
         let first = *receiving.broken.get_or_insert(broken);
-        drop(receiving);
-        self.changed.notify_all();
+        receiving.wake_all();
         first.error()
     }
 
