@@ -12,6 +12,7 @@
 mod address;
 mod connection;
 mod error;
+mod incoming;
 mod negotiate;
 mod storage;
 mod wire;

@@ -2,18 +2,17 @@
 //!
 //! Nobody but those who wait reads from the connection. One of them reads the header of the next
 //! reply and, when it answers somebody else, hands it on; who is answered reads what follows, into
-//! its own buffer. So data is copied once, by the kernel.
+//! its own buffer. So much data is copied once, by the kernel; of little, several replies are read
+//! at once.
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
 use crate::nbd::address::Stream;
-use crate::nbd::wire::{
-    Body, CHUNK_REST_BYTES, Command, Fields, Reply, ReplyStart, SIMPLE_BYTES, chunk, request,
-};
+use crate::nbd::incoming::{Broken, Incoming, ReadAhead};
+use crate::nbd::wire::{Body, Command, Fields, Reply, chunk, request};
 use core::ops::Range;
 use core::time::Duration;
-use rimg_core::num;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
@@ -36,6 +35,8 @@ pub(super) struct Connection {
     /// One request at a time is being written.
     sending: Mutex<()>,
     receiving: Mutex<Receiving>,
+    /// Locked by who reads from the connection, and nobody else.
+    ahead: Mutex<ReadAhead>,
     next_cookie: AtomicU64,
     structured: bool,
 }
@@ -76,29 +77,6 @@ impl Receiving {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Broken {
-    Io(io::ErrorKind),
-    Protocol(&'static str),
-}
-
-impl Broken {
-    fn error(self) -> io::Error {
-        match self {
-            Self::Io(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-                io::Error::new(io::ErrorKind::TimedOut, "the NBD server does not answer")
-            }
-            Self::Io(io::ErrorKind::UnexpectedEof) => {
-                io::Error::new(io::ErrorKind::ConnectionAborted, "the NBD server hung up")
-            }
-            Self::Io(kind) => kind.into(),
-            Self::Protocol(reason) => {
-                io::Error::new(io::ErrorKind::InvalidData, format!("NBD server: {reason}"))
-            }
-        }
-    }
-}
-
 /// What a request asks for.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Request {
@@ -130,6 +108,7 @@ impl Connection {
             stream,
             sending: Mutex::new(()),
             receiving: Mutex::default(),
+            ahead: Mutex::default(),
             next_cookie: AtomicU64::new(1),
             structured,
         })
@@ -175,7 +154,7 @@ impl Connection {
         let mut answer = Answer { request: &request, wanted, covered, filled, idle, error };
         loop {
             let header = self.header_for(cookie)?;
-            let took = answer.take(&self.stream, header.body, self.structured);
+            let took = answer.take(&mut self.incoming(), header.body, self.structured);
             let mut receiving = self.receiving();
             receiving.busy = false;
             match took {
@@ -237,7 +216,7 @@ impl Connection {
             }
             receiving.busy = true;
             drop(receiving);
-            let read = read_header(&self.stream);
+            let read = self.incoming().header();
             receiving = self.receiving();
             receiving.busy = false;
             match read {
@@ -269,17 +248,9 @@ impl Connection {
     fn receiving(&self) -> MutexGuard<'_, Receiving> {
         self.receiving.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-fn read_header(stream: &Stream) -> Result<Reply, Broken> {
-    let start: [u8; SIMPLE_BYTES] = read(stream)?;
-    match ReplyStart::parse(&start).ok_or(Broken::Protocol("unexpected reply magic"))? {
-        ReplyStart::Simple(reply) => Ok(reply),
-        ReplyStart::Chunk { cookie, done, kind } => {
-            let rest: [u8; CHUNK_REST_BYTES] = read(stream)?;
-            let body = Body::Chunk { done, kind, len_bytes: u32::from_be_bytes(rest) };
-            Ok(Reply { cookie, body })
-        }
+    fn incoming(&self) -> Incoming<'_> {
+        Incoming::new(&self.stream, &self.ahead)
     }
 }
 
@@ -299,7 +270,12 @@ struct Answer<'r, 'b> {
 
 impl Answer<'_, '_> {
     /// Reads what follows a header; whether that was all.
-    fn take(&mut self, stream: &Stream, body: Body, structured: bool) -> Result<bool, Broken> {
+    fn take(
+        &mut self,
+        incoming: &mut Incoming<'_>,
+        body: Body,
+        structured: bool,
+    ) -> Result<bool, Broken> {
         match body {
             Body::Simple { error: 0 } => match &mut self.wanted {
                 Wanted::Nothing => Ok(true),
@@ -307,7 +283,7 @@ impl Answer<'_, '_> {
                     Err(Broken::Protocol("simple reply to a read, where replies are structured"))
                 }
                 Wanted::Data(buf) => {
-                    fill(stream, buf)?;
+                    incoming.fill(buf)?;
                     Ok(true)
                 }
                 Wanted::Status(_) => Err(Broken::Protocol("simple reply to block status")),
@@ -320,7 +296,7 @@ impl Answer<'_, '_> {
                 Err(Broken::Protocol("structured reply that was not negotiated"))
             }
             Body::Chunk { done, kind, len_bytes } => {
-                self.chunk(stream, kind, len_bytes)?;
+                self.chunk(incoming, kind, len_bytes)?;
                 if !done {
                     return Ok(false);
                 }
@@ -330,18 +306,23 @@ impl Answer<'_, '_> {
         }
     }
 
-    fn chunk(&mut self, stream: &Stream, kind: u16, len_bytes: u32) -> Result<(), Broken> {
+    fn chunk(
+        &mut self,
+        incoming: &mut Incoming<'_>,
+        kind: u16,
+        len_bytes: u32,
+    ) -> Result<(), Broken> {
         match kind {
             chunk::NONE if len_bytes == 0 => self.count_idle(),
             chunk::OFFSET_DATA => {
                 let data = len_bytes.checked_sub(8).filter(|len| *len > 0);
                 let data = data.ok_or(Broken::Protocol("chunk of data without data"))?;
-                let at = u64::from_be_bytes(read(stream)?);
-                fill(stream, self.piece(at, data)?)
+                let at = u64::from_be_bytes(incoming.read()?);
+                incoming.fill(self.piece(at, data)?)
             }
             chunk::OFFSET_HOLE if len_bytes == 12 => {
-                let at = u64::from_be_bytes(read(stream)?);
-                let len = u32::from_be_bytes(read(stream)?);
+                let at = u64::from_be_bytes(incoming.read()?);
+                let len = u32::from_be_bytes(incoming.read()?);
                 if len == 0 {
                     return Err(Broken::Protocol("hole without a length"));
                 }
@@ -349,7 +330,7 @@ impl Answer<'_, '_> {
                 Ok(())
             }
             chunk::BLOCK_STATUS if len_bytes <= MAX_STATUS_BYTES => {
-                let payload = read_vec(stream, len_bytes)?;
+                let payload = incoming.read_vec(len_bytes)?;
                 match &mut self.wanted {
                     Wanted::Status(status) if status.is_empty() => {
                         **status = payload;
@@ -359,7 +340,7 @@ impl Answer<'_, '_> {
                 }
             }
             kind if kind & chunk::ERROR_BIT != 0 && len_bytes <= MAX_ERROR_BYTES => {
-                let payload = read_vec(stream, len_bytes)?;
+                let payload = incoming.read_vec(len_bytes)?;
                 let mut fields = Fields(&payload);
                 let (Some(error), Some(_message)) = (fields.u32(), fields.short_text()) else {
                     return Err(Broken::Protocol("error chunk that is cut off"));
@@ -420,24 +401,6 @@ impl Answer<'_, '_> {
         };
         if missing { Err(Broken::Protocol("less than was asked for")) } else { Ok(()) }
     }
-}
-
-fn read<const N: usize>(stream: &Stream) -> Result<[u8; N], Broken> {
-    let mut bytes = [0; N];
-    fill(stream, &mut bytes)?;
-    Ok(bytes)
-}
-
-/// Reads a payload whose length was held against a bound.
-fn read_vec(stream: &Stream, len_bytes: u32) -> Result<Vec<u8>, Broken> {
-    let too_long = |_| Broken::Protocol("reply that is too long");
-    let mut bytes = vec![0; num::to_usize(len_bytes.into()).map_err(too_long)?];
-    fill(stream, &mut bytes)?;
-    Ok(bytes)
-}
-
-fn fill(mut stream: &Stream, buf: &mut [u8]) -> Result<(), Broken> {
-    stream.read_exact(buf).map_err(|error| Broken::Io(error.kind()))
 }
 
 /// The system's error for one of the protocol, which has the numbers of Linux.

@@ -209,8 +209,13 @@ impl Storage for NbdStorage {
         let end = at.saturating_add(left.min(MAX_STATUS_BYTES));
         let blocks = self.blocks_around(&(at..end));
         let len = blocks.end.saturating_sub(blocks.start);
-        let payload =
-            self.connection.block_status(request(Command::BlockStatus, 0, blocks.start, len)?)?;
+        let flags = command_flag::REQ_ONE;
+        let payload = self.connection.block_status(request(
+            Command::BlockStatus,
+            flags,
+            blocks.start,
+            len,
+        )?)?;
         let runs = block_status(&payload, context, &blocks)
             .map_err(|reason| io::Error::new(io::ErrorKind::InvalidData, reason))?;
         let first = runs.first().map(|run| run.kind()).unwrap_or_default();

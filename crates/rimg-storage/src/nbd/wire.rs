@@ -115,6 +115,8 @@ impl Command {
 pub(super) mod command_flag {
     pub(in crate::nbd) const FUA: u16 = 1;
     pub(in crate::nbd) const NO_HOLE: u16 = 1 << 1;
+    /// Block status of the first extent only: servers look for all of them otherwise.
+    pub(in crate::nbd) const REQ_ONE: u16 = 1 << 3;
 }
 
 /// The length of [`request`] in bytes.
