@@ -10,9 +10,8 @@ pub struct ConvertOptions {
     /// How many threads work, the calling one included; `None` for one per available core.
     /// The target's bytes do not depend on it.
     pub threads: Option<NonZeroUsize>,
-    /// How many units of work may be held in memory (`-m`); `None` for a few per thread. Never
-    /// fewer than one is used, and more than one per thread only where the target's layout
-    /// depends on the order of the writes.
+    /// How many units of work may be held in memory (`-m`); `None` for one per thread, and
+    /// one more where a single thread writes at a time. Never fewer than one is used.
     pub units_in_flight: Option<NonZeroUsize>,
     /// The length and alignment in bytes of the zero runs that are looked for in data (`-S`).
     /// 0 looks for none, and writes even what the source knows to be zero: the target is fully

@@ -23,22 +23,32 @@ pub(super) struct StatusRun {
     pub(super) end: u64,
 }
 
-/// How much qemu-img learns of an image at once.
+/// How much of an image qemu-img learns at once.
 #[derive(Debug, Clone, Copy)]
 enum Told {
     /// Runs, as far as they go.
     Runs,
-    /// One cluster of so many bytes: none but the last one is the end of the image.
-    Clusters(u64),
+    /// Runs, to the next multiple of so many bytes: what one table, or one cluster, covers.
+    Within(u64),
     /// Nothing: it is data, somewhere.
     Nothing,
 }
 
 impl Told {
     fn of(info: &ImageInfo) -> Self {
-        match (info.format, info.granule_bytes()) {
-            ("bochs" | "cloop" | "dmg" | "vhdx", _) => Self::Nothing,
-            ("qcow" | "vdi" | "vmdk", Some(bytes)) => Self::Clusters(bytes),
+        let Some(cluster) = info.cluster_bytes.filter(|&bytes| bytes != 0) else {
+            return if info.format == "dmg" { Self::Nothing } else { Self::Runs };
+        };
+        match info.format {
+            "bochs" | "cloop" | "dmg" | "vhdx" => Self::Nothing,
+            "qcow" | "vdi" | "vmdk" => Self::Within(cluster),
+            // Tables are read in slices of a cluster, of 64 KiB at most.
+            "qcow2" => {
+                let entry_bytes = if info.subcluster_bytes.is_some() { 16 } else { 8 };
+                Self::Within(cluster.min(64 << 10) / entry_bytes * cluster)
+            }
+            // What images are made with: tables of four clusters.
+            "qed" => Self::Within((cluster / 2).saturating_mul(cluster)),
             _ => Self::Runs,
         }
     }
@@ -48,6 +58,8 @@ impl Told {
 struct Layer<'a> {
     image: &'a dyn BlockImage,
     told: Told,
+    cluster_bytes: Option<u64>,
+    size: u64,
 }
 
 /// Walks an image by runs of the same status that are contiguous in their file.
@@ -66,9 +78,10 @@ impl<'a> StatusWalk<'a> {
         let source = Source::new(&[image]);
         let below = |image: &&'a dyn BlockImage| image.backing().map(|image| &**image);
         let layers = std::iter::successors(Some(image), below).map(|image| {
-            // What an image cannot say of itself makes a comparison stricter, no more.
-            let told = image.info().map_or(Told::Runs, |info| Told::of(&info));
-            Layer { image, told }
+            // An image that cannot tell of itself cannot tell where anything lies either.
+            let info = image.info().unwrap_or_default();
+            let (told, cluster_bytes) = (Told::of(&info), info.cluster_bytes);
+            Layer { image, told, cluster_bytes, size: image.size_bytes() }
         });
         Self {
             walk: source.walk(None),
@@ -97,55 +110,75 @@ impl<'a> StatusWalk<'a> {
             None => self.run_at(start)?,
         };
         let mut last_start = start;
+        let mut status = self.status(start, &last.kind);
+        let asked = self.layers_asked(start, &last.kind);
         while last.end < self.size {
             let next = self.run_at(last.end)?;
-            if !continues(&last, last_start, &next) {
+            let is_alike = status == self.status(last.end, &next.kind)
+                && asked == self.layers_asked(last.end, &next.kind);
+            if !is_alike || !continues(&last, last_start, &next) {
                 self.ahead = Some(next);
                 break;
             }
             last_start = last.end;
             last = next;
         }
-        let last_cluster = self.last_cluster(&last.kind);
-        let (end, is_last) = match last.end >= self.size {
-            true if start < last_cluster => {
+        let mut end = if last.end >= self.size { u64::MAX } else { last.end };
+        if self.is_end(&last, status) {
+            let last_answer = self.last_answer(asked, &last);
+            if start < last_answer {
                 // The rest will be met again.
                 self.ahead = Some(last);
-                (last_cluster, false)
+                end = last_answer;
+            } else {
+                status.last = true;
             }
-            true => (u64::MAX, true),
-            false => (last.end, false),
-        };
-        self.current = Some(StatusRun { status: status(&last.kind, is_last), end });
+        }
+        self.current = Some(StatusRun { status, end });
         Ok(())
     }
 
-    /// The run at `at`, as far as qemu-img is told of it.
+    /// The run at `at`, as far as qemu-img is told of it. None reaches past the end of a layer.
     fn run_at(&mut self, at: u64) -> Result<Run<'a>> {
-        let run = self.walk.run_at(at, self.size)?;
-        let layer = self.layers.get(self.depth(&run.kind));
+        let ends = self.layers.iter().map(|layer| layer.size).filter(|&end| end > at);
+        let end = ends.min().unwrap_or(self.size).min(self.size);
+        let run = self.walk.run_at(at, end)?;
+        let depth = self.layers_asked(at, &run.kind).checked_sub(1);
+        let layer = depth.and_then(|depth| self.layers.get(depth)).filter(|layer| at < layer.size);
         let is_untold = layer.is_some_and(|layer| matches!(layer.told, Told::Nothing));
         Ok(if is_untold { Run { kind: RunKind::Opaque, ..run } } else { run })
     }
 
-    /// Where the last cluster of those begins that qemu-img looks at one by one, on its way to the
-    /// layer that a run comes from.
-    fn last_cluster(&self, kind: &RunKind<'_>) -> u64 {
-        let depth = self.depth(kind);
-        let upper = self.layers.iter().take(depth.saturating_add(1));
-        let starts = upper.filter_map(|layer| match layer.told {
-            Told::Clusters(bytes) => {
-                let clusters = self.size.checked_div(bytes)?;
-                let whole = self.size.is_multiple_of(bytes);
-                Some(clusters.saturating_sub(u64::from(whole)).saturating_mul(bytes))
-            }
-            _ => None,
-        });
-        starts.max().unwrap_or(0)
+    /// Whether qemu-img sees an end where `run` ends: that of the disk, or that of the lowest image
+    /// while it finds nothing in it.
+    fn is_end(&self, run: &Run<'_>, status: Status) -> bool {
+        let lowest = self.layers.last().map(|layer| layer.size);
+        run.end >= self.size || !status.allocated && Some(run.end) == lowest
     }
 
-    /// The layer that a run comes from; the lowest where none has it.
-    fn depth(&self, kind: &RunKind<'_>) -> usize {
+    /// Where the last answer begins that qemu-img gets for what ends with `run`, of which so many
+    /// layers are asked.
+    fn last_answer(&self, asked: usize, run: &Run<'_>) -> u64 {
+        let steps =
+            self.layers.iter().take(asked).filter_map(|layer| match (layer.told, run.kind) {
+                // Compressed clusters are told of one by one.
+                (Told::Within(_), RunKind::Encoded(encoded))
+                    if std::ptr::addr_eq(layer.image, encoded.image) =>
+                {
+                    layer.cluster_bytes
+                }
+                (Told::Within(bytes), _) => Some(bytes),
+                _ => None,
+            });
+        let last_byte = run.end.saturating_sub(1);
+        let start_of = |step: u64| Some(last_byte.checked_div(step)?.saturating_mul(step));
+        steps.filter_map(start_of).max().unwrap_or(0)
+    }
+
+    /// How many layers, from the top, are asked about what lies at `at`, the one that has it
+    /// included. One that ends before `at` is the last, and has zeroes there, but does not bound
+    /// the answer.
+    fn layers_asked(&self, at: u64, kind: &RunKind<'_>) -> usize {
         let of = |image: &dyn BlockImage| {
             self.layers.iter().position(|layer| std::ptr::addr_eq(layer.image, image))
         };
@@ -155,17 +188,28 @@ impl<'a> StatusWalk<'a> {
             RunKind::Zero { depth, .. } => depth,
             RunKind::Shared | RunKind::Opaque => Some(0),
         };
-        depth.unwrap_or(usize::MAX)
+        match depth {
+            Some(depth) => depth.saturating_add(1),
+            None => self.short_layer(at).unwrap_or(self.layers.len()),
+        }
     }
-}
 
-fn status(kind: &RunKind<'_>, last: bool) -> Status {
-    let (zero, allocated) = match kind {
-        RunKind::Zero { depth, .. } => (true, depth.is_some()),
-        _ => (false, true),
-    };
-    let encoded = matches!(kind, RunKind::Encoded(_));
-    Status { zero, allocated, encoded, placed: place(kind).is_some(), last }
+    /// The first layer that ends before `at`.
+    fn short_layer(&self, at: u64) -> Option<usize> {
+        self.layers.iter().position(|layer| layer.size <= at)
+    }
+
+    fn status(&self, at: u64, kind: &RunKind<'_>) -> Status {
+        let (zero, allocated) = match kind {
+            // Zeroes behind the end of a layer are that layer's.
+            RunKind::Zero { depth, .. } => {
+                (true, depth.is_some() || self.short_layer(at).is_some())
+            }
+            _ => (false, true),
+        };
+        let encoded = matches!(kind, RunKind::Encoded(_));
+        Status { zero, allocated, encoded, placed: place(kind).is_some(), last: false }
+    }
 }
 
 /// Where a run lies in a file, byte for byte.
@@ -177,11 +221,8 @@ fn place<'a>(kind: &RunKind<'a>) -> Option<(Option<&'a dyn BlockImage>, FileOffs
     }
 }
 
-/// Whether `next`, which follows on `last`, is of the same kind and where `last` ends.
+/// Whether `next`, which follows on `last` and is of the same status, lies where `last` ends.
 fn continues(last: &Run<'_>, last_start: u64, next: &Run<'_>) -> bool {
-    if status(&last.kind, false) != status(&next.kind, false) {
-        return false;
-    }
     match (place(&last.kind), place(&next.kind)) {
         (Some((image, at)), Some((next_image, next_at))) => {
             let same_image = match (image, next_image) {
