@@ -1,5 +1,9 @@
 //! Disks of NBD servers: of qemu-nbd, and of servers that break the protocol.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(
+    clippy::as_conversions,
+    clippy::unwrap_used,
+    reason = "small numbers; a test that cannot go on has failed"
+)]
 
 use rimg_core::{Storage, StorageRun, StorageWrite, Zeroing};
 use rimg_storage::{
@@ -81,13 +85,15 @@ fn what_is_written_is_on_the_server() {
 fn threads_share_a_connection() {
     let Some((disk, _file, _server, _folder)) = exported(&[]) else { return };
     std::thread::scope(|scope| {
-        for thread in 0..8_u8 {
+        for thread in 0..64_u8 {
             let disk = &disk;
             scope.spawn(move || {
-                let base = u64::from(thread) * (SIZE / 8);
-                for piece in 0..32_u8 {
-                    let at = base + u64::from(piece) * 16_384;
-                    let bytes = vec![thread * 32 + piece; 16_000];
+                let base = u64::from(thread) * (SIZE / 64);
+                for piece in 0..16_u8 {
+                    // Replies that are read together, and such as are not.
+                    let (at, len) =
+                        if piece % 2 == 0 { (base, 40_000) } else { (base + 40_960, 4096) };
+                    let bytes = vec![thread.wrapping_mul(16) ^ piece; len];
                     disk.write_all_at(&bytes, at).unwrap();
                     let mut read = vec![0; bytes.len()];
                     disk.read_exact_at(&mut read, at).unwrap();
@@ -276,6 +282,89 @@ fn replies_that_make_no_sense_end_the_connection() {
         }
     });
     assert_eq!(endless, nbd("reply that does not end"));
+}
+
+#[test]
+fn block_status_of_nothing_is_no_answer() {
+    let server = FakeNbd::start(|mut talk| {
+        talk.negotiate(4096, 1, true);
+        let header = talk.receive(28);
+        // Of the first extent only.
+        assert_eq!(header[4..8], [0, 8, 0, 7]);
+        talk.chunk(header[8..16].try_into().unwrap(), (0, 5), &[]);
+        talk.receive(28);
+    });
+    let disk = connect(server.socket(), "", false).unwrap();
+    assert_eq!(disk.run_at(0).unwrap_err().to_string(), "NBD server: unexpected chunk of a reply");
+}
+
+/// How many read at the same time, and how much: more than is read ahead.
+const READERS: usize = 8;
+const PIECE: usize = 20_000;
+
+/// Who asks, and the cookie of the request.
+type Asked = (usize, [u8; 8]);
+
+/// What each reader gets; the server's part begins when all requests are there, in any order.
+fn read_together(serve: fn(&mut Talk, Vec<Asked>)) -> Vec<io::Result<bool>> {
+    let server = FakeNbd::start(move |mut talk| {
+        talk.negotiate((READERS * PIECE) as u64, 1, true);
+        let requests = (0..READERS).map(|_| {
+            let header = talk.receive(28);
+            let offset = u64::from_be_bytes(header[16..24].try_into().unwrap());
+            (offset as usize / PIECE, header[8..16].try_into().unwrap())
+        });
+        let mut requests: Vec<_> = requests.collect();
+        requests.sort_unstable();
+        serve(&mut talk, requests);
+    });
+    let disk = &connect(server.socket(), "", false).unwrap();
+    std::thread::scope(|scope| {
+        let readers = (0..READERS).map(|reader| {
+            scope.spawn(move || {
+                let mut bytes = vec![0; PIECE];
+                disk.read_exact_at(&mut bytes, (reader * PIECE) as u64)?;
+                Ok(bytes == vec![reader as u8 + 1; PIECE])
+            })
+        });
+        let readers: Vec<_> = readers.collect();
+        readers.into_iter().map(|reader| reader.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn answers_to_many_come_in_pieces_and_mixed() {
+    let got = read_together(|talk, requests| {
+        let half = |reader: usize, from: usize| {
+            let at = (reader * PIECE + from) as u64;
+            [&at.to_be_bytes()[..], &vec![reader as u8 + 1; PIECE / 2]].concat()
+        };
+        for (reader, cookie) in &requests {
+            talk.chunk(*cookie, (0, 1), &half(*reader, PIECE / 2));
+        }
+        for (reader, cookie) in requests.iter().rev() {
+            talk.chunk(*cookie, (1, 1), &half(*reader, 0));
+        }
+        talk.receive(28);
+    });
+    assert!(got.iter().all(|got| matches!(got, Ok(true))), "{got:?}");
+}
+
+#[test]
+fn a_server_that_hangs_up_lets_nobody_wait() {
+    let got = read_together(|talk, requests| {
+        let (reader, cookie) = requests[3];
+        let at = (reader * PIECE) as u64;
+        let data = [&at.to_be_bytes()[..], &vec![reader as u8 + 1; PIECE]].concat();
+        talk.chunk(cookie, (1, 1), &data);
+    });
+    for (reader, got) in got.iter().enumerate() {
+        match got {
+            Ok(whole) => assert!(*whole && reader == 3),
+            Err(error) => assert_eq!(error.to_string(), "the NBD server hung up"),
+        }
+    }
+    assert_eq!(got.iter().filter(|got| got.is_ok()).count(), 1);
 }
 
 #[test]

@@ -25,7 +25,9 @@ const MAX_PIECES: usize = 1 << 16;
 const MAX_IDLE_CHUNKS: u32 = 1024;
 /// How long a message of an error may be, in bytes.
 const MAX_ERROR_BYTES: u32 = 8 << 10;
-/// How long a chunk of block status may be, in bytes.
+/// How long a chunk of block status is at least, in bytes: a context and an extent.
+const MIN_STATUS_BYTES: u32 = 12;
+/// How long a chunk of block status may be, in bytes: servers may tell more than was asked for.
 const MAX_STATUS_BYTES: u32 = 1 << 20;
 
 /// A connection whose handshake is over.
@@ -329,7 +331,7 @@ impl Answer<'_, '_> {
                 self.piece(at, len)?.fill(0);
                 Ok(())
             }
-            chunk::BLOCK_STATUS if len_bytes <= MAX_STATUS_BYTES => {
+            chunk::BLOCK_STATUS if (MIN_STATUS_BYTES..=MAX_STATUS_BYTES).contains(&len_bytes) => {
                 let payload = incoming.read_vec(len_bytes)?;
                 match &mut self.wanted {
                     Wanted::Status(status) if status.is_empty() => {
