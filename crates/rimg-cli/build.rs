@@ -12,6 +12,7 @@ const LIBRARY: &str = "libgcc_eh.a";
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-env-changed=RUSTC_LINKER");
     let is = |name: &str, value: &str| env::var(name).is_ok_and(|found| found == value);
     // The host's compiler knows nothing of other machines.
     let is_native = env::var("HOST").ok() == env::var("TARGET").ok();
@@ -23,7 +24,8 @@ fn main() {
 
 /// Whether the compiler that links finds the library: it prints the path, or the bare name.
 fn compiler_has_library() -> bool {
-    let asked = Command::new("cc").arg(format!("-print-file-name={LIBRARY}")).output();
+    let linker = env::var_os("RUSTC_LINKER").unwrap_or_else(|| "cc".into());
+    let asked = Command::new(linker).arg(format!("-print-file-name={LIBRARY}")).output();
     let path = asked.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
     path.is_ok_and(|path| Path::new(&path).is_absolute() && Path::new(&path).is_file())
 }
