@@ -78,7 +78,7 @@ impl Plan {
                 counts.take(cluster, 1)?;
                 plan.blocks.insert(number, cluster);
                 next = cluster.saturating_add(1);
-                done = number.min(cluster >> g.refcounts_per_block_bits());
+                done = number;
             }
             let last = plan.blocks.keys().next_back().copied().unwrap_or(0);
             let entries = last.saturating_add(1);
