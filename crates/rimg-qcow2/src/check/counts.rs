@@ -166,12 +166,15 @@ impl Counts {
             copied: usage == Usage::Copied,
             not_copied: usage == Usage::NotCopied,
         };
+        let most = self.most();
         let mut cluster = first;
         while cluster < end {
             let filled = self.pages.fill(cluster, end, cell)?;
             if filled == cluster {
                 // It is in use already, or the cells of its page are wider.
-                self.add_one(cluster, usage, 1, report)?;
+                if !self.pages.add(cluster, cell, most) {
+                    self.add_one(cluster, usage, 1, report)?;
+                }
                 cluster = cluster.saturating_add(1);
             } else {
                 cluster = filled;
@@ -186,6 +189,11 @@ impl Counts {
         end.saturating_sub(self.file_len) < self.g.cluster_bytes()
     }
 
+    /// As many references as can be counted.
+    fn most(&self) -> u64 {
+        self.g.refcount.max().min(Cell::MAX)
+    }
+
     fn add_one(
         &mut self,
         cluster: u64,
@@ -195,7 +203,7 @@ impl Counts {
     ) -> Result<()> {
         self.clusters = self.clusters.max(cluster.saturating_add(1));
         let mut cell = self.pages.get(cluster);
-        let most = self.g.refcount.max().min(Cell::MAX);
+        let most = self.most();
         if times > most.saturating_sub(cell.count) {
             let at = self.g.cluster_offset(cluster);
             let message = format!("ERROR: overflow cluster offset={at:#x}");

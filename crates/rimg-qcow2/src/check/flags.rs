@@ -5,7 +5,7 @@ use super::Subject;
 use super::refcounts::Refcounts;
 use super::references::References;
 use super::report::Report;
-use super::tables::{Tables, Work, entries, write_word};
+use super::tables::{Tables, Work, for_each_entry, write_word};
 use crate::spec;
 use core::ops::Range;
 use rimg_core::{FindingKind, Repair, Result, num};
@@ -69,14 +69,14 @@ pub(super) fn compare(
         }
         let together = tables.side_by_side(l1, index);
         changes.clear();
-        for (index, entry) in entries(tables.load(table_at, together)?, g) {
+        for_each_entry(tables.load(table_at, together)?, g, |index, entry| {
             let host = entry.descriptor & spec::OFFSET_MASK;
             if entry.descriptor & spec::COMPRESSED != 0 || host == 0 {
-                continue;
+                return Ok(());
             }
             // Nobody counts the clusters of a data file: each belongs to one guest cluster.
             let known = if has_data_file { Some(1) } else { refcounts.at(host)? };
-            let Some(refcount) = known else { continue };
+            let Some(refcount) = known else { return Ok(()) };
             if (refcount == 1) != (entry.descriptor & spec::COPIED != 0) {
                 let descriptor = entry.descriptor;
                 let what = format!(
@@ -85,7 +85,8 @@ pub(super) fn compare(
                 say(what, may_write);
                 changes.push((index, with_copied(descriptor, refcount)));
             }
-        }
+            Ok(())
+        })?;
         if may_write && !changes.is_empty() {
             tables.write(table_at, &changes)?;
         }

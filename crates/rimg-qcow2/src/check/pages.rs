@@ -127,6 +127,13 @@ impl Pages {
         Ok(page.fill(first, end.min(page_end), cell))
     }
 
+    /// Counts one reference more for `cluster`, with the flags of `cell`, where its cell is wide
+    /// enough and its count below `most`. Returns whether it did.
+    pub(super) fn add(&mut self, cluster: u64, cell: Cell, most: u64) -> bool {
+        let number = usize::try_from(cluster >> PAGE_BITS).unwrap_or(usize::MAX);
+        self.pages.get_mut(number).is_some_and(|page| page.add(cluster, cell, most))
+    }
+
     /// The narrow cells of the page that `cluster` is in, 32 to a word, the first of the page
     /// first; empty where all are blank. `None` where they are wider.
     pub(super) fn narrow_words(&self, cluster: u64) -> Option<&[u64]> {
@@ -219,9 +226,33 @@ impl Page {
         cluster
     }
 
+    /// `false` when the cell is narrow, or cannot count on.
+    fn add(&mut self, cluster: u64, cell: Cell, most: u64) -> bool {
+        if self.width == NARROW {
+            return false;
+        }
+        let (word, shift) = self.place(cluster);
+        let mask = self.mask();
+        let Some(word) = usize::try_from(word).ok().and_then(|word| self.words.get_mut(word)) else {
+            return false;
+        };
+        let raw = *word >> shift & mask;
+        if raw >> 2 >= most.min(mask >> 2) {
+            return false;
+        }
+        let flags = u64::from(cell.not_copied) | u64::from(cell.copied) << 1;
+        let counted = raw.wrapping_add(1 << 2) | flags;
+        *word = *word & !(mask << shift) | counted << shift;
+        true
+    }
+
     fn widen(&mut self, budget: &mut MetadataBudget) -> Result<()> {
         let mut wider = Self::blank(self.width.saturating_add(1).min(6), budget)?;
-        for index in 0..PAGE_CLUSTERS {
+        let per_word = 64 >> self.width;
+        let first = |number: usize| num::to_u64(number).saturating_mul(per_word);
+        let used = self.words.iter().enumerate().filter(|(_, word)| **word != 0);
+        let cells = used.flat_map(|(number, _)| (first(number)..).zip(0..per_word));
+        for (index, _) in cells {
             let cell = self.get(index);
             if cell != Cell::default() {
                 wider.set(index, cell);
@@ -282,6 +313,26 @@ mod tests {
             let wanted = if (3..1 << 15).contains(&cluster) { ONE } else { Cell::default() };
             assert_eq!(pages.get(cluster), wanted, "{cluster}");
         }
+    }
+
+    #[test]
+    fn wide_cells_count_on_in_place() {
+        let mut pages = pages(1 << 15);
+        let not_copied = Cell { count: 1, copied: false, not_copied: true };
+        assert!(!pages.add(7, ONE, Cell::MAX), "blank");
+        pages.set(7, ONE).unwrap();
+        assert!(!pages.add(7, ONE, Cell::MAX), "narrow");
+        pages.set(8, Cell { count: 2, ..ONE }).unwrap();
+        assert!(pages.add(8, not_copied, Cell::MAX));
+        assert_eq!(pages.get(8), Cell { count: 3, copied: true, not_copied: true });
+        assert!(!pages.add(8, ONE, Cell::MAX), "four bits hold no more");
+        assert!(pages.add(7, ONE, 2) && !pages.add(7, ONE, 2), "as many as a refcount can say");
+        assert!(pages.add(9, not_copied, 1));
+        let cells = [6, 7, 9, 10].map(|cluster| pages.get(cluster));
+        let blank = Cell::default();
+        assert_eq!(cells, [blank, Cell { count: 2, ..ONE }, not_copied, blank]);
+        pages.set(8, Cell { count: Cell::MAX, ..ONE }).unwrap();
+        assert!(!pages.add(8, ONE, Cell::MAX));
     }
 
     #[test]

@@ -126,21 +126,43 @@ pub(super) fn write_word(file: &dyn Storage, at: u64, word: u64, op: &'static st
     writer(file)?.write_all_at(&word.to_be_bytes(), at).map_err(Error::io(op, at))
 }
 
-/// The entries of a table that are not blank, with their indices.
-pub(super) fn entries(table: &[u8], g: Geometry) -> impl Iterator<Item = (usize, L2Entry)> + '_ {
+/// Calls `each` for the entries of a table that are not blank, with their indices.
+pub(super) fn for_each_entry(
+    table: &[u8],
+    g: Geometry,
+    each: impl FnMut(usize, L2Entry) -> Result<()>,
+) -> Result<()> {
+    if g.extended_l2 {
+        for_each_of::<16>(table, |bytes| entry_at(bytes, 0, g), each)
+    } else {
+        let entry = |bytes: &[u8; 8]| L2Entry { descriptor: u64::from_be_bytes(*bytes), bitmap: 0 };
+        for_each_of::<8>(table, entry, each)
+    }
+}
+
+/// Most of a table is blank in a scattered image: blocks of several entries are looked at first.
+fn for_each_of<const ENTRY_BYTES: usize>(
+    table: &[u8],
+    parse: impl Fn(&[u8; ENTRY_BYTES]) -> L2Entry,
+    mut each: impl FnMut(usize, L2Entry) -> Result<()>,
+) -> Result<()> {
     const BLOCK_BYTES: usize = 64;
-    let width = if g.extended_l2 { 16 } else { 8 };
-    let per_block = BLOCK_BYTES.checked_div(width).unwrap_or(1);
+    let per_block = BLOCK_BYTES.checked_div(ENTRY_BYTES).unwrap_or(1);
     let (blocks, _) = table.as_chunks::<BLOCK_BYTES>();
-    blocks
-        .iter()
-        .enumerate()
-        .filter(|(_, block)| block.iter().fold(0, |seen, byte| seen | byte) != 0)
-        .flat_map(move |(number, block)| {
-            let first = number.saturating_mul(per_block);
-            (0..per_block).map(move |i| (first.saturating_add(i), entry_at(block, i, g)))
-        })
-        .filter(|(_, entry)| *entry != L2Entry::default())
+    for (number, block) in blocks.iter().enumerate() {
+        if block.iter().fold(0, |seen, byte| seen | byte) == 0 {
+            continue;
+        }
+        let first = number.saturating_mul(per_block);
+        let (entries, _) = block.as_chunks::<ENTRY_BYTES>();
+        for (index, bytes) in entries.iter().enumerate() {
+            let entry = parse(bytes);
+            if entry != L2Entry::default() {
+                each(first.saturating_add(index), entry)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Where entry `index` of the table at `table_at` is.

@@ -4,7 +4,7 @@
 use super::Subject;
 use super::counts::{Counts, Usage};
 use super::report::Report;
-use super::tables::{Tables, Work, entries};
+use super::tables::{Tables, Work, for_each_entry};
 use crate::address::Geometry;
 use crate::spec;
 use crate::table::{Cluster, L2Entry};
@@ -236,16 +236,18 @@ struct TableWalk {
 
 impl TableWalk {
     fn count(&mut self, table: &[u8], counts: &mut Counts, report: &mut Report<'_>) -> Result<()> {
-        for (index, entry) in entries(table, self.g) {
-            if self.extend_run(entry, counts.file_len()) {
+        for_each_entry(table, self.g, |index, entry| {
+            if let Some(run) = self.plain(entry, counts.file_len()) {
+                if self.run.end == run.start && self.run.is_copied == run.is_copied {
+                    self.run.end = run.end;
+                } else {
+                    self.end_run(counts, report)?;
+                    self.run = run;
+                }
                 self.add_up(entry, false, report);
-                continue;
+                return Ok(());
             }
             self.end_run(counts, report)?;
-            if self.extend_run(entry, counts.file_len()) {
-                self.add_up(entry, false, report);
-                continue;
-            }
             let is_compressed = entry.descriptor & spec::COMPRESSED != 0;
             let in_use = if is_compressed {
                 self.count_compressed(index, entry, counts, report)?
@@ -255,35 +257,26 @@ impl TableWalk {
             if in_use {
                 self.add_up(entry, is_compressed, report);
             }
-        }
+            Ok(())
+        })?;
         self.end_run(counts, report)
     }
 
-    /// Most entries are plain data clusters within the file, one behind the other.
-    fn extend_run(&mut self, entry: L2Entry, file_len: u64) -> bool {
+    /// Most entries are plain data clusters within the file: that cluster.
+    fn plain(&self, entry: L2Entry, file_len: u64) -> Option<Run> {
         const ODD: u64 = spec::COMPRESSED | spec::L2_RESERVED | spec::ZERO;
         let cluster = self.g.cluster_bytes();
         let host = entry.descriptor & spec::OFFSET_MASK;
-        let is_copied = entry.descriptor & spec::COPIED != 0;
+        let end = host.saturating_add(cluster);
         let is_odd = entry.descriptor & ODD != 0
             || host & cluster.wrapping_sub(1) != 0
             || host == 0
-            || host.saturating_add(cluster) > file_len
+            || end > file_len
             || self.has_data_file
             || self.times != 1
             || entry.bitmap >> 32 & entry.bitmap & spec::ALLOCATED_BITS != 0;
-        if is_odd {
-            return false;
-        }
-        if self.run.end == host && self.run.is_copied == is_copied {
-            self.run.end = host.wrapping_add(cluster);
-            return true;
-        }
-        if self.run.end != self.run.start {
-            return false;
-        }
-        self.run = Run { start: host, end: host.wrapping_add(cluster), is_copied };
-        true
+        let is_copied = entry.descriptor & spec::COPIED != 0;
+        (!is_odd).then_some(Run { start: host, end, is_copied })
     }
 
     fn end_run(&mut self, counts: &mut Counts, report: &mut Report<'_>) -> Result<()> {
