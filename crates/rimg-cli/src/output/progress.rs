@@ -1,7 +1,10 @@
 //! How far the work is: a bar on a terminal, elsewhere qemu-img's percentages; and when nobody
 //! wanted to see it, one line for each SIGUSR1.
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+mod bar;
+
+use bar::Bar;
+use console::Term;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +25,7 @@ enum Shown {
         step: f32,
         to: Stream,
     },
-    Bar(ProgressBar, Stream),
+    Bar(Bar),
     Json {
         started: Instant,
         shown: Option<Instant>,
@@ -36,32 +39,40 @@ enum Stream {
     Error,
 }
 
-/// The bar's resolution: hundredths of a percent, as the percentages have.
-const BAR_LENGTH: u64 = 10_000;
+impl Stream {
+    /// The terminal behind it, if it is one that can draw over what it shows.
+    fn terminal(self) -> Option<Term> {
+        let is_terminal = match self {
+            Self::Output => io::stdout().is_terminal(),
+            Self::Error => io::stderr().is_terminal(),
+        };
+        let term = || match self {
+            Self::Output => Term::stdout(),
+            Self::Error => Term::stderr(),
+        };
+        (is_terminal && !console::is_dumb()).then(term)
+    }
+}
 
 impl Progress {
     /// Percentages are printed when they grew by more than `step`.
     pub(crate) fn start(wanted: bool, step: f32) -> Self {
-        let request = request();
-        let shown = if !wanted {
-            Shown::OnRequest(request)
-        } else if io::stdout().is_terminal() {
-            bar(Stream::Output)
-        } else {
-            Shown::Percentages { printed: None, step, to: Stream::Output }
-        };
-        Self { shown }
+        Self::on(Stream::Output, wanted, step)
     }
 
     /// As [`start`](Self::start), on standard error: for work whose result goes to standard output.
     pub(crate) fn beside_output(wanted: bool, step: f32) -> Self {
+        Self::on(Stream::Error, wanted, step)
+    }
+
+    fn on(to: Stream, wanted: bool, step: f32) -> Self {
         let request = request();
         let shown = if !wanted {
             Shown::OnRequest(request)
-        } else if io::stderr().is_terminal() {
-            bar(Stream::Error)
+        } else if let Some(terminal) = to.terminal() {
+            Shown::Bar(Bar::new(terminal))
         } else {
-            Shown::Percentages { printed: None, step, to: Stream::Error }
+            Shown::Percentages { printed: None, step, to }
         };
         Self { shown }
     }
@@ -70,7 +81,7 @@ impl Progress {
     pub(crate) fn is_shown(&self) -> bool {
         match &self.shown {
             Shown::OnRequest(request) => request.load(Ordering::Relaxed),
-            Shown::Percentages { .. } | Shown::Bar(..) | Shown::Json { .. } => true,
+            Shown::Percentages { .. } | Shown::Bar(_) | Shown::Json { .. } => true,
         }
     }
 
@@ -122,7 +133,7 @@ impl Progress {
                     print_to(*to, &format!("    ({percent:.2}/100%)\r"));
                 }
             }
-            Shown::Bar(bar, _) => bar.set_position(bar_position(percent)),
+            Shown::Bar(bar) => bar.set(percent),
         }
     }
 
@@ -130,7 +141,7 @@ impl Progress {
     pub(crate) fn aside(&self, say: impl FnOnce()) {
         match &self.shown {
             Shown::OnRequest(_) | Shown::Percentages { .. } | Shown::Json { .. } => say(),
-            Shown::Bar(bar, _) => bar.suspend(say),
+            Shown::Bar(bar) => bar.aside(say),
         }
     }
 
@@ -139,10 +150,7 @@ impl Progress {
         match self.shown {
             Shown::OnRequest(_) | Shown::Json { .. } => {}
             Shown::Percentages { to, .. } => print_to(to, "\n"),
-            Shown::Bar(bar, stream) => {
-                bar.abandon();
-                print_to(stream, "\n");
-            }
+            Shown::Bar(bar) => bar.end(),
         }
     }
 }
@@ -184,27 +192,6 @@ fn json_line(done: u64, total: u64, elapsed: Duration) -> String {
 )]
 pub(crate) fn percent(part: u64, whole: u64) -> f32 {
     if whole == 0 { 100.0 } else { part as f32 / whole as f32 * 100.0 }
-}
-
-#[expect(
-    clippy::as_conversions,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a percentage, converted with saturation"
-)]
-fn bar_position(percent: f32) -> u64 {
-    (percent * 100.0) as u64
-}
-
-fn bar(stream: Stream) -> Shown {
-    let target = match stream {
-        Stream::Output => ProgressDrawTarget::stdout(),
-        Stream::Error => ProgressDrawTarget::stderr(),
-    };
-    let bar = ProgressBar::with_draw_target(Some(BAR_LENGTH), target);
-    let style = ProgressStyle::with_template("{wide_bar} {percent:>3}% {eta:>4}");
-    let bar = style.map_or_else(|_| bar.clone(), |style| bar.clone().with_style(style));
-    Shown::Bar(bar, stream)
 }
 
 /// Prints to standard output at once, between what shows progress.

@@ -233,7 +233,8 @@ impl Page {
         }
         let (word, shift) = self.place(cluster);
         let mask = self.mask();
-        let Some(word) = usize::try_from(word).ok().and_then(|word| self.words.get_mut(word)) else {
+        let Some(word) = usize::try_from(word).ok().and_then(|word| self.words.get_mut(word))
+        else {
             return false;
         };
         let raw = *word >> shift & mask;
