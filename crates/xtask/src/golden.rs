@@ -33,6 +33,13 @@ fn testdata() -> PathBuf {
     run::root().join("testdata")
 }
 
+/// Every file of `testdata/` that the manifest names.
+pub(crate) fn images() -> Result<Vec<PathBuf>> {
+    let testdata = testdata();
+    let entries = Manifest::read(&testdata)?.entries;
+    Ok(entries.iter().map(|entry| testdata.join(&entry.file)).collect())
+}
+
 /// Makes every image in a folder of its own, and puts the folder in place when all are made.
 ///
 /// The two seeds hold a file system, whose inode times make each making different: they stay as

@@ -14,6 +14,7 @@ mod matrix;
 mod metadata;
 mod peers;
 mod run;
+mod startup;
 mod test_runner;
 mod tidy;
 
@@ -112,6 +113,12 @@ const COMMANDS: &[Command] = &[
         help: "time whole commands against qemu-img (--help: options)",
         ci: None,
         run: bench::run,
+    },
+    Command {
+        name: "startup",
+        help: "list the functions that short commands run, for the linker (wants valgrind)",
+        ci: None,
+        run: startup::run,
     },
     Command {
         name: "matrix",
