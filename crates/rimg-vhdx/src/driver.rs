@@ -164,11 +164,11 @@ fn open(file: Arc<dyn Storage>, how: &OpenOptions<'_>) -> Result<VhdxImage> {
 }
 
 fn read_region_tables(file: &dyn Storage, len: u64) -> Result<RegionTables> {
-    let last = spec::REGION_TABLE_AT[1];
-    let end = last.saturating_add(num::to_u64(spec::REGION_TABLE_BYTES));
-    let mut section = vec![0; num::to_usize(end.min(len))?];
-    file.read_exact_at(&mut section, 0).map_err(Error::io("read region tables", 0))?;
-    RegionTables::parse(&section)
+    let [at, _] = spec::REGION_TABLE_AT;
+    let both = spec::REGION_TABLE_BYTES.saturating_mul(2);
+    let mut tables = vec![0; both.min(num::to_usize(len.saturating_sub(at))?)];
+    file.read_exact_at(&mut tables, at).map_err(Error::io("read region tables", at))?;
+    RegionTables::parse(&tables)
 }
 
 fn read_metadata(

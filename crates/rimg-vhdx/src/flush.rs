@@ -195,7 +195,10 @@ impl VhdxMap {
 /// Reads the headers of a file, as far as it goes.
 pub(crate) fn read_headers(file: &dyn Storage) -> Result<Headers> {
     let len = file.len_bytes().map_err(Error::io("read file length", 0))?;
-    let mut section = vec![0; num::to_usize(len.min(spec::REGION_TABLE_AT[0]))?];
-    file.read_exact_at(&mut section, 0).map_err(Error::io("read headers", 0))?;
-    Headers::parse(&section)
+    let mut copies = [Vec::new(), Vec::new()];
+    for (copy, at) in copies.iter_mut().zip(spec::HEADER_AT) {
+        *copy = vec![0; spec::HEADER_BYTES.min(num::to_usize(len.saturating_sub(at))?)];
+        file.read_exact_at(copy, at).map_err(Error::io("read headers", at))?;
+    }
+    Headers::parse(&copies)
 }

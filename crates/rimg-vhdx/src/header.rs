@@ -12,7 +12,7 @@ pub(crate) use guid::Guid;
 
 use crate::error::{CorruptKind, unsupported};
 use crate::spec;
-use rimg_core::{Error, Result, num, on_disk};
+use rimg_core::{Error, Result, on_disk};
 
 on_disk! {
     /// The fields of a header (2.2.2); the rest of its 4 KiB is reserved.
@@ -127,10 +127,11 @@ pub(crate) struct Headers {
 }
 
 impl Headers {
-    /// Chooses between the headers of a file's first megabyte.
-    pub(crate) fn parse(section: &[u8]) -> Result<Self> {
-        let [first, second] = spec::HEADER_AT.map(|at| parse_at(section, at));
-        match (first, second) {
+    /// Chooses between the headers that stand at [`spec::HEADER_AT`], as far as the file has them.
+    pub(crate) fn parse(copies: &[Vec<u8>; 2]) -> Result<Self> {
+        let [at_first, at_second] = spec::HEADER_AT;
+        let [first, second] = copies;
+        match (parse_at(first, at_first), parse_at(second, at_second)) {
             (Ok(first), Ok(second)) if second.sequence_number > first.sequence_number => {
                 Ok(Self { current: second, slot: 1, has_both: true })
             }
@@ -154,11 +155,9 @@ impl Headers {
     }
 }
 
-fn parse_at(section: &[u8], at: u64) -> Result<Header> {
-    let bytes = section.get(num::to_usize(at)?..).and_then(<[u8]>::first_chunk);
-    let bytes =
-        bytes.ok_or_else(|| CorruptKind::HeaderSectionTruncated.at("header", "signature", at))?;
-    Header::parse(bytes, at)
+fn parse_at(bytes: &[u8], at: u64) -> Result<Header> {
+    let truncated = || CorruptKind::HeaderSectionTruncated.at("header", "signature", at);
+    Header::parse(bytes.first_chunk().ok_or_else(truncated)?, at)
 }
 
 /// The file type identifier (2.2.1), with the creator's name.
@@ -182,15 +181,8 @@ mod tests {
         }
     }
 
-    fn section(first: Option<Header>, second: Option<Header>) -> Vec<u8> {
-        let mut section = vec![0; 1 << 20];
-        for (header, at) in [first, second].into_iter().zip(spec::HEADER_AT) {
-            let at = usize::try_from(at).unwrap();
-            if let Some(header) = header {
-                section[at..][..4096].copy_from_slice(&header.encode());
-            }
-        }
-        section
+    fn copies(first: Option<Header>, second: Option<Header>) -> [Vec<u8>; 2] {
+        [first, second].map(|header| header.map_or(vec![0; 4096], |header| header.encode().into()))
     }
 
     fn kind(error: &Error) -> String {
@@ -225,7 +217,7 @@ mod tests {
     #[test]
     fn the_greater_sequence_number_counts() {
         let newer = Header { sequence_number: 8, ..header() };
-        let of = |first, second| Headers::parse(&section(first, second)).unwrap();
+        let of = |first, second| Headers::parse(&copies(first, second)).unwrap();
         let found = of(Some(header()), Some(newer));
         assert_eq!((found.current, found.slot, found.has_both), (newer, 1, true));
         assert_eq!(of(Some(newer), Some(header())).slot, 0);
@@ -239,8 +231,8 @@ mod tests {
 
     #[test]
     fn a_wrong_byte_makes_a_header_count_no_more() {
-        let mut damaged = section(Some(header()), None);
-        damaged[(64 << 10) + 4000] = 1;
+        let mut damaged = copies(Some(header()), None);
+        damaged[0][4000] = 1;
         let error = Headers::parse(&damaged).unwrap_err();
         assert!(error.to_string().ends_with("header, checksum at offset 0x10004"), "{error}");
         assert!(kind(&error).starts_with("checksum is 0x"), "{}", kind(&error));

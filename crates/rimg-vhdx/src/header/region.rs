@@ -70,10 +70,13 @@ pub(crate) struct RegionTables {
 }
 
 impl RegionTables {
-    /// Reads the tables of a file's first megabyte. The first counts, unless it is damaged.
-    pub(crate) fn parse(section: &[u8]) -> Result<Self> {
-        let [first, second] = spec::REGION_TABLE_AT.map(|at| parse_at(section, at));
-        match (first, second) {
+    /// Reads the tables, one behind the other as in the file at [`spec::REGION_TABLE_AT`], as far
+    /// as it has them. The first counts, unless it is damaged.
+    pub(crate) fn parse(tables: &[u8]) -> Result<Self> {
+        let [at_first, at_second] = spec::REGION_TABLE_AT;
+        let (first, second) =
+            tables.split_at_checked(spec::REGION_TABLE_BYTES).unwrap_or((tables, &[]));
+        match (parse_at(first, at_first), parse_at(second, at_second)) {
             (Ok(regions), second) => {
                 let is_same = second.is_ok_and(|second| second == regions);
                 Ok(Self { regions, are_good: [true, is_same] })
@@ -193,12 +196,9 @@ impl Found {
     }
 }
 
-fn parse_at(section: &[u8], at: u64) -> Result<Regions> {
-    let start = num::to_usize(at)?;
-    let bytes = section.get(start..).and_then(|rest| rest.get(..spec::REGION_TABLE_BYTES));
-    let bytes = bytes
-        .ok_or_else(|| CorruptKind::HeaderSectionTruncated.at("region table", "signature", at))?;
-    Regions::parse(bytes, at)
+fn parse_at(bytes: &[u8], at: u64) -> Result<Regions> {
+    let truncated = || CorruptKind::HeaderSectionTruncated.at("region table", "signature", at);
+    Regions::parse(bytes.get(..spec::REGION_TABLE_BYTES).ok_or_else(truncated)?, at)
 }
 
 #[cfg(test)]
@@ -241,20 +241,19 @@ mod tests {
 
     #[test]
     fn the_second_table_stands_in_for_the_first() {
-        let mut section = vec![0; 1 << 20];
-        for at in spec::REGION_TABLE_AT.map(|at| usize::try_from(at).unwrap()) {
-            section[at..at + (64 << 10)].copy_from_slice(&regions().encode());
-        }
-        let parse = |section: &[u8]| RegionTables::parse(section).unwrap();
-        assert_eq!(parse(&section).are_good, [true, true]);
-        section[192 << 10] ^= 1;
-        assert_eq!(parse(&section).are_good, [false, true]);
-        assert_eq!(parse(&section).regions, regions());
-        section[192 << 10] ^= 1;
-        section[(256 << 10) + 100] ^= 1;
-        assert_eq!(parse(&section).are_good, [true, false]);
-        section[(192 << 10) + 100] ^= 1;
-        assert!(RegionTables::parse(&section).is_err());
+        let mut tables = regions().encode().repeat(2);
+        let second = tables.len() / 2;
+        let parse = |tables: &[u8]| RegionTables::parse(tables).unwrap();
+        assert_eq!(parse(&tables).are_good, [true, true]);
+        assert_eq!(parse(&tables[..second]).are_good, [true, false]);
+        tables[0] ^= 1;
+        assert_eq!(parse(&tables).are_good, [false, true]);
+        assert_eq!(parse(&tables).regions, regions());
+        tables[0] ^= 1;
+        tables[second + 100] ^= 1;
+        assert_eq!(parse(&tables).are_good, [true, false]);
+        tables[100] ^= 1;
+        assert!(RegionTables::parse(&tables).is_err());
     }
 
     #[test]
