@@ -1,8 +1,11 @@
 //! The list of internal snapshots.
 
 use crate::size::human_size;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use rimg_core::{InfoValue, SnapshotInfo};
 use std::fmt::Write as _;
+use std::{env, fs};
 
 const NANOSECONDS: u64 = 1_000_000_000;
 
@@ -25,10 +28,22 @@ fn line(text: &mut String, [id, tag, size, date, clock, icount]: [&str; 6]) {
 }
 
 fn local_date(seconds: u32) -> String {
-    jiff::Timestamp::from_second(i64::from(seconds))
-        .map(|stamp| stamp.to_zoned(jiff::tz::TimeZone::system()))
-        .map(|date| date.strftime("%Y-%m-%d %H:%M:%S").to_string())
-        .unwrap_or_default()
+    let date = match Timestamp::from_second(i64::from(seconds)) {
+        Ok(stamp) => stamp.to_zoned(local_zone()),
+        Err(_) => return String::new(),
+    };
+    let (year, month, day) = (date.year(), date.month(), date.day());
+    let (hour, minute, second) = (date.hour(), date.minute(), date.second());
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
+}
+
+/// The system's time zone is in a file of its own, unless the user names another: no need to find
+/// its name among all that there are.
+fn local_zone() -> TimeZone {
+    let named = env::var_os("TZ").is_some();
+    let rules = if named { None } else { fs::read("/etc/localtime").ok() };
+    let zone = rules.and_then(|rules| TimeZone::tzif("Local", &rules).ok());
+    zone.unwrap_or_else(TimeZone::system)
 }
 
 fn clock(nanoseconds: u64) -> String {
