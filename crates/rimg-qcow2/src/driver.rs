@@ -161,14 +161,24 @@ pub(crate) fn assemble(
     })
 }
 
-/// The part of the file that has the header.
+/// The part of the file that has the header: its first cluster, of which the beginning is enough
+/// where nothing lies further on.
 fn read_start(file: &dyn Storage, budget: &mut MetadataBudget) -> Result<Vec<u8>> {
+    /// Few headers are longer.
+    const FEW_BYTES: u64 = 64 << 10;
+    let read = |start: &mut [u8]| {
+        file.read_exact_at(start, 0).map_err(Error::io(op::READ_QCOW2_HEADER, 0))
+    };
     let len = file.len_bytes().map_err(Error::io("read file length", 0))?;
     let mut start = vec![0; num::to_usize(len.min(num::to_u64(Header::MIN_BYTES)))?];
-    file.read_exact_at(&mut start, 0).map_err(Error::io(op::READ_QCOW2_HEADER, 0))?;
-    let cluster = Header::cluster_bits(&start)?;
-    let mut start = budget.buffer("header", len.min(cluster.bytes()))?;
-    file.read_exact_at(&mut start, 0).map_err(Error::io(op::READ_QCOW2_HEADER, 0))?;
+    read(&mut start)?;
+    let all = len.min(Header::cluster_bits(&start)?.bytes());
+    let mut start = budget.buffer("header", all.min(FEW_BYTES))?;
+    read(&mut start)?;
+    if all > FEW_BYTES && !Header::ends_within(&start)? {
+        start = budget.buffer("header", all)?;
+        read(&mut start)?;
+    }
     Ok(start)
 }
 
@@ -237,5 +247,48 @@ fn open_data_file(
         // Looking at an image does not need what policy keeps closed.
         Err(Error::Denied(_)) if access.is_metadata_only() => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::header::Extension;
+    use rimg_core::Limits;
+    use rimg_testkit::{MemoryStorage, golden};
+
+    /// The header of an image of 2 MiB clusters, changed, as far as it is read.
+    fn read(change: impl FnOnce(&mut Vec<u8>)) -> (usize, Result<Header>) {
+        let path = golden::testdata().join("qcow2/cluster-2m.qcow2");
+        let mut bytes = std::fs::read(path).unwrap();
+        change(&mut bytes);
+        let budget = &mut Limits::default().metadata_budget();
+        let start = read_start(&MemoryStorage::from(bytes), budget).unwrap();
+        (start.len(), Header::parse(&start))
+    }
+
+    #[test]
+    fn a_long_first_cluster_is_read_as_far_as_it_is_needed() {
+        let (len, header) = read(|_| {});
+        assert_eq!(len, 64 << 10);
+        let extensions = header.unwrap().extensions;
+        assert!(!extensions.is_empty());
+
+        let (len, header) = read(|bytes| {
+            bytes[8..20].copy_from_slice(&[0, 0, 0, 0, 0, 1, 0xff, 0xfe, 0, 0, 0, 4]);
+            bytes[0x1_fffe..][..4].copy_from_slice(b"base");
+        });
+        assert_eq!((len, header.unwrap().backing_name.as_deref()), (2 << 20, Some("base")));
+
+        let (len, header) = read(|bytes| {
+            let at = 112;
+            bytes[at..at + 8].copy_from_slice(&[1, 2, 3, 4, 0, 1, 0, 0]);
+            bytes[at + 8..at + 8 + 0x1_0008].fill(0);
+            bytes[at + 8 + 0xffff] = 7;
+        });
+        let mut data = vec![0; 0x1_0000];
+        data[0xffff] = 7;
+        assert_eq!(len, 2 << 20);
+        assert_eq!(header.unwrap().extensions, [Extension::Unknown { kind: 0x0102_0304, data }]);
     }
 }

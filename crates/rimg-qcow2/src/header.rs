@@ -98,7 +98,16 @@ impl Header {
         ClusterBits::new(raw.cluster_bits).map_err(header("cluster_bits"))
     }
 
-    /// Reads a header from the first cluster of a file, or from all of a shorter one.
+    /// Whether the beginning of a first cluster has all that [`Header::parse`] looks at in it.
+    pub(crate) fn ends_within(start: &[u8]) -> Result<bool> {
+        let raw = fixed_fields(start)?;
+        let v3 = version_3_fields(&raw, start)?;
+        let name_end = raw.backing_file_offset.saturating_add(raw.backing_file_size.into());
+        Ok(name_end <= num::to_u64(start.len()) && extension::ends_within(start, v3.header_length))
+    }
+
+    /// Reads a header from the first cluster of a file, or from all of a shorter one; where
+    /// [`Header::ends_within`] says so, from the beginning of it.
     pub(crate) fn parse(start: &[u8]) -> Result<Self> {
         let parsed = Self::parse_for_check(start)?;
         parsed.validate_for_use()?;

@@ -49,6 +49,25 @@ impl Extension {
     }
 }
 
+/// Whether the list of extensions from `from` on has its end marker in `start`.
+pub(super) fn ends_within(start: &[u8], from: u32) -> bool {
+    let mut rest = usize::try_from(from).ok().and_then(|from| start.get(from..));
+    while let Some((head, behind)) = rest.and_then(<[u8]>::split_first_chunk::<8>) {
+        let (kind, len) = kind_and_len(*head);
+        if kind == spec::extension::END {
+            return true;
+        }
+        let len = num::align_up(len, 8).and_then(|len| usize::try_from(len).ok());
+        rest = len.and_then(|len| behind.get(len..));
+    }
+    false
+}
+
+/// The head of an extension.
+fn kind_and_len([a, b, c, d, e, f, g, h]: [u8; 8]) -> (u32, u64) {
+    (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]).into())
+}
+
 /// Reads the extensions between `from` and `end`; a list may also end where its space does.
 pub(super) fn parse_all(start: &[u8], from: u32, end: u64) -> Result<Vec<Extension>> {
     let mut found = Vec::new();
@@ -57,9 +76,7 @@ pub(super) fn parse_all(start: &[u8], from: u32, end: u64) -> Result<Vec<Extensi
         let Some(head) = start.get(num::to_usize(at)?..).and_then(<[u8]>::first_chunk::<8>) else {
             break;
         };
-        let [a, b, c, d, e, f, g, h] = *head;
-        let kind = u32::from_be_bytes([a, b, c, d]);
-        let len = u64::from(u32::from_be_bytes([e, f, g, h]));
+        let (kind, len) = kind_and_len(*head);
         if kind == spec::extension::END {
             break;
         }
