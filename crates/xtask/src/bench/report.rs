@@ -95,7 +95,7 @@ pub(super) fn missed(outcomes: &[Outcome]) -> Vec<String> {
         };
         at_least("wall", times.wall(), row.goal);
         at_least("cpu", times.cpu(), 1.0);
-        at_least("memory", times.memory(), 1.0);
+        at_least("memory", times.memory(), row.memory_goal);
         if let Some(best) = &times.qemu_best {
             at_least("wall at best flags", best.wall_s / times.rimg.wall_s, row.best_goal);
         }
