@@ -6,6 +6,7 @@
 mod layout;
 mod tables;
 
+use crate::cache::TableCache;
 use crate::crypt::{NewEncryption, write_luks};
 use crate::driver;
 use crate::header::{Extension, Header};
@@ -140,8 +141,12 @@ fn complete(
 ) -> Result<Header> {
     let file = Arc::clone(file);
     let image = driver::assemble(file, data_file, header, None, Access::Write, Limits::default())?;
+    let mut state = image.lock()?;
     // Nobody has seen the file yet: there is no order to keep.
-    image.lock()?.relaxed = true;
+    state.relaxed = true;
+    // Tables are filled one after the other, and none is come back to.
+    state.l2 = TableCache::new(image.geometry.cluster_bytes(), 0);
+    drop(state);
     if maps {
         let _claim = image.claim_disk()?;
         image.preallocate(0..options.size_bytes, options.preallocation)?;
