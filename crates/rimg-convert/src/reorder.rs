@@ -100,8 +100,19 @@ impl<'a> Window<'a> {
 
     fn free(&self, state: &mut State<'a>, unit: Unit<'a>) {
         state.free.push(unit);
-        if state.waiting != 0 {
-            self.freed.notify_one();
+        let free = state.free.len();
+        if free >= self.wakes_at() {
+            (0..free.min(state.waiting)).for_each(|_| self.freed.notify_one());
+        }
+    }
+
+    /// Who waits is woken when so many units are free: waking takes a thread that writes as long as
+    /// a part of its writing, so that it is done for two at a time, where there are more. Whoever
+    /// frees fewer goes on with them.
+    const fn wakes_at(&self) -> usize {
+        match self.order {
+            Order::OneByOne if self.capacity > 2 => 2,
+            _ => 1,
         }
     }
 
@@ -169,5 +180,36 @@ mod tests {
             window.wake();
             assert_eq!(third.join().ok(), Some(false));
         });
+    }
+
+    #[test]
+    fn who_waits_is_woken_before_all_units_lie_idle() {
+        let cancel = AtomicBool::new(false);
+        for (order, capacity) in [
+            (Order::Planned, 2),
+            (Order::OneByOne, 1),
+            (Order::OneByOne, 2),
+            (Order::OneByOne, 3),
+            (Order::OneByOne, 9),
+        ] {
+            let stop = Stop::<()>::new(&cancel);
+            let window = Window::new(order, capacity);
+            let units: Vec<_> = (0..capacity).filter_map(|_| window.acquire(&stop)).collect();
+            assert_eq!(units.len(), capacity);
+            std::thread::scope(|scope| {
+                let waiting = [(); 2].map(|()| scope.spawn(|| window.acquire(&stop).is_some()));
+                while lock(&window.state).waiting < 2 {
+                    std::thread::yield_now();
+                }
+                units.into_iter().for_each(|unit| window.release(unit));
+                let woken = waiting.map(|thread| {
+                    // With a single unit, the other one gets nothing.
+                    if capacity == 1 { None } else { thread.join().ok() }
+                });
+                assert!(woken.iter().all(|got| *got == (capacity > 1).then_some(true)));
+                stop.halt();
+                window.wake();
+            });
+        }
     }
 }
