@@ -2,7 +2,7 @@
 
 use crate::allocate::Space;
 use crate::error::{CorruptKind, FORMAT};
-use crate::flush::read_headers;
+use crate::flush::{read_headers, read_up_to};
 use crate::header::Guid;
 use crate::header::locator::ParentLocator;
 use crate::header::metadata::Metadata;
@@ -166,9 +166,8 @@ fn open(file: Arc<dyn Storage>, how: &OpenOptions<'_>) -> Result<VhdxImage> {
 fn read_region_tables(file: &dyn Storage, len: u64) -> Result<RegionTables> {
     let [at, _] = spec::REGION_TABLE_AT;
     let both = spec::REGION_TABLE_BYTES.saturating_mul(2);
-    let mut tables = vec![0; both.min(num::to_usize(len.saturating_sub(at))?)];
-    file.read_exact_at(&mut tables, at).map_err(Error::io("read region tables", at))?;
-    RegionTables::parse(&tables)
+    let there = num::to_usize(len.saturating_sub(at))?;
+    RegionTables::parse(&read_up_to(file, at, there.min(both), "read region tables")?)
 }
 
 fn read_metadata(

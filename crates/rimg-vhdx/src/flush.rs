@@ -197,8 +197,23 @@ pub(crate) fn read_headers(file: &dyn Storage) -> Result<Headers> {
     let len = file.len_bytes().map_err(Error::io("read file length", 0))?;
     let mut copies = [Vec::new(), Vec::new()];
     for (copy, at) in copies.iter_mut().zip(spec::HEADER_AT) {
-        *copy = vec![0; spec::HEADER_BYTES.min(num::to_usize(len.saturating_sub(at))?)];
-        file.read_exact_at(copy, at).map_err(Error::io("read headers", at))?;
+        let there = num::to_usize(len.saturating_sub(at))?;
+        *copy = read_up_to(file, at, there.min(spec::HEADER_BYTES), "read headers")?;
     }
-    Headers::parse(&copies)
+    let [first, second] = &copies;
+    Headers::parse([first, second])
+}
+
+/// The bytes from `at` on, which the file has: none, where it ends before.
+pub(crate) fn read_up_to(
+    file: &dyn Storage,
+    at: u64,
+    bytes: usize,
+    op: &'static str,
+) -> Result<Vec<u8>> {
+    let mut buf = vec![0; bytes];
+    if !buf.is_empty() {
+        file.read_exact_at(&mut buf, at).map_err(Error::io(op, at))?;
+    }
+    Ok(buf)
 }

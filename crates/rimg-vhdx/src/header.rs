@@ -128,7 +128,7 @@ pub(crate) struct Headers {
 
 impl Headers {
     /// Chooses between the headers that stand at [`spec::HEADER_AT`], as far as the file has them.
-    pub(crate) fn parse(copies: &[Vec<u8>; 2]) -> Result<Self> {
+    pub(crate) fn parse(copies: [&[u8]; 2]) -> Result<Self> {
         let [at_first, at_second] = spec::HEADER_AT;
         let [first, second] = copies;
         match (parse_at(first, at_first), parse_at(second, at_second)) {
@@ -181,6 +181,10 @@ mod tests {
         }
     }
 
+    fn parse([first, second]: &[Vec<u8>; 2]) -> Result<Headers> {
+        Headers::parse([first, second])
+    }
+
     fn copies(first: Option<Header>, second: Option<Header>) -> [Vec<u8>; 2] {
         [first, second].map(|header| header.map_or(vec![0; 4096], |header| header.encode().into()))
     }
@@ -217,7 +221,7 @@ mod tests {
     #[test]
     fn the_greater_sequence_number_counts() {
         let newer = Header { sequence_number: 8, ..header() };
-        let of = |first, second| Headers::parse(&copies(first, second)).unwrap();
+        let of = |first, second| parse(&copies(first, second)).unwrap();
         let found = of(Some(header()), Some(newer));
         assert_eq!((found.current, found.slot, found.has_both), (newer, 1, true));
         assert_eq!(of(Some(newer), Some(header())).slot, 0);
@@ -233,7 +237,7 @@ mod tests {
     fn a_wrong_byte_makes_a_header_count_no_more() {
         let mut damaged = copies(Some(header()), None);
         damaged[0][4000] = 1;
-        let error = Headers::parse(&damaged).unwrap_err();
+        let error = parse(&damaged).unwrap_err();
         assert!(error.to_string().ends_with("header, checksum at offset 0x10004"), "{error}");
         assert!(kind(&error).starts_with("checksum is 0x"), "{}", kind(&error));
     }

@@ -30,6 +30,8 @@ pub(crate) const LOG_VERSION: u16 = 0;
 pub(crate) const REGION_TABLE_AT: [u64; 2] = [192 * KIB, 256 * KIB];
 pub(crate) const REGION_TABLE_SIGNATURE: u32 = u32::from_le_bytes(*b"regi");
 pub(crate) const REGION_TABLE_BYTES: usize = 64 << 10;
+// Both are read at once.
+const _: () = assert!(REGION_TABLE_AT[1] - REGION_TABLE_AT[0] == 64 * KIB);
 /// How many entries a region table (2.2.3.1) or a metadata table (2.6.1.1) may have.
 pub(crate) const MAX_TABLE_ENTRIES: u32 = 2047;
 

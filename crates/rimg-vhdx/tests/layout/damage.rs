@@ -161,3 +161,29 @@ fn fields_that_are_summed_may_be_wrong_all_the_same() {
         }
     }
 }
+
+#[test]
+fn a_file_that_ends_within_its_first_megabyte_is_corrupt() {
+    let (_, whole) = sample();
+    let mut whole_bytes = vec![0; 320 << 10];
+    whole.read_exact_at(&mut whole_bytes, 0).unwrap();
+    let place = |structure, at: u64| {
+        format!("vhdx image is corrupt: {structure}, signature at offset {at:#x}")
+    };
+    for (len, structure, at) in [
+        (8, "header", 64 << 10),
+        (64 << 10, "header", 64 << 10),
+        ((68 << 10) - 1, "header", 64 << 10),
+        (100 << 10, "region table", 192 << 10),
+        (128 << 10, "region table", 192 << 10),
+        (192 << 10, "region table", 192 << 10),
+        ((256 << 10) - 1, "region table", 192 << 10),
+    ] {
+        let dir = folder();
+        put(&dir, "disk", &MemoryStorage::from(whole_bytes[..len].to_vec()));
+        let error = dir.open("disk", "vhdx", false).unwrap_err();
+        assert_eq!(error.to_string(), place(structure, at), "{len}");
+        let why = std::error::Error::source(&error).map(ToString::to_string);
+        assert_eq!(why.as_deref(), Some("the file ends within the header section"), "{len}");
+    }
+}
