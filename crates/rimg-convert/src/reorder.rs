@@ -2,6 +2,7 @@
 
 use crate::stop::{Stop, lock};
 use crate::unit::Unit;
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
 
@@ -101,14 +102,16 @@ impl<'a> Window<'a> {
     fn free(&self, state: &mut State<'a>, unit: Unit<'a>) {
         state.free.push(unit);
         let free = state.free.len();
-        if free >= self.wakes_at() {
-            (0..free.min(state.waiting)).for_each(|_| self.freed.notify_one());
-        }
+        let woken = match free.cmp(&self.wakes_at()) {
+            Ordering::Less => 0,
+            Ordering::Equal => free,
+            Ordering::Greater => 1,
+        };
+        (0..woken.min(state.waiting)).for_each(|_| self.freed.notify_one());
     }
 
-    /// Who waits is woken when so many units are free: waking takes a thread that writes as long as
-    /// a part of its writing, so that it is done for two at a time, where there are more. Whoever
-    /// frees fewer goes on with them.
+    /// Who waits is woken when so many units are free. Waking costs the thread that writes a system
+    /// call, so that it is done for two at once; who frees just one comes back and takes it.
     const fn wakes_at(&self) -> usize {
         match self.order {
             Order::OneByOne if self.capacity > 2 => 2,
@@ -145,7 +148,9 @@ impl<'a> State<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::Ordering::SeqCst;
+    use std::sync::atomic::{AtomicBool, AtomicUsize};
+    use std::time::{Duration, Instant};
 
     /// The numbers of the units in the order in which they are placed, if they are completed so.
     fn placed(order: Order, completed: &[u64]) -> Vec<u64> {
@@ -183,33 +188,50 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_is_woken_before_all_units_lie_idle() {
+    fn who_waits_is_woken_as_soon_as_there_are_enough_units() {
         let cancel = AtomicBool::new(false);
-        for (order, capacity) in [
-            (Order::Planned, 2),
-            (Order::OneByOne, 1),
-            (Order::OneByOne, 2),
-            (Order::OneByOne, 3),
-            (Order::OneByOne, 9),
+        // Order, units, and how many of them have to be free.
+        for (order, capacity, enough) in [
+            (Order::Planned, 2, 1),
+            (Order::OneByOne, 2, 1),
+            (Order::OneByOne, 3, 2),
+            (Order::OneByOne, 9, 2),
         ] {
             let stop = Stop::<()>::new(&cancel);
             let window = Window::new(order, capacity);
-            let units: Vec<_> = (0..capacity).filter_map(|_| window.acquire(&stop)).collect();
+            let mut units: Vec<_> = (0..capacity).filter_map(|_| window.acquire(&stop)).collect();
             assert_eq!(units.len(), capacity);
+            let woken = AtomicUsize::new(0);
             std::thread::scope(|scope| {
-                let waiting = [(); 2].map(|()| scope.spawn(|| window.acquire(&stop).is_some()));
-                while lock(&window.state).waiting < 2 {
-                    std::thread::yield_now();
+                for _ in 0..enough {
+                    scope.spawn(|| {
+                        // Kept: the next one gets another.
+                        let unit = window.acquire(&stop);
+                        woken.fetch_add(usize::from(unit.is_some()), SeqCst);
+                    });
                 }
-                units.into_iter().for_each(|unit| window.release(unit));
-                let woken = waiting.map(|thread| {
-                    // With a single unit, the other one gets nothing.
-                    if capacity == 1 { None } else { thread.join().ok() }
-                });
-                assert!(woken.iter().all(|got| *got == (capacity > 1).then_some(true)));
+                wait_for(|| lock(&window.state).waiting == enough);
+                for unit in units.drain(..enough) {
+                    assert_eq!(woken.load(SeqCst), 0, "{order:?} {capacity}");
+                    window.release(unit);
+                }
+                let all = wait_for(|| woken.load(SeqCst) == enough);
                 stop.halt();
                 window.wake();
+                assert!(all, "{order:?} {capacity}: nobody was woken");
             });
         }
+    }
+
+    /// Whether it comes true within ten seconds.
+    fn wait_for(is_true: impl Fn() -> bool) -> bool {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !is_true() {
+            if Instant::now() > deadline {
+                return false;
+            }
+            std::thread::yield_now();
+        }
+        true
     }
 }
