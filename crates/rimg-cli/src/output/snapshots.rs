@@ -13,9 +13,10 @@ const NANOSECONDS: u64 = 1_000_000_000;
 pub(crate) fn table(snapshots: &[SnapshotInfo]) -> String {
     let mut text = String::from("Snapshot list:\n");
     line(&mut text, ["ID", "TAG", "VM_SIZE", "DATE", "VM_CLOCK", "ICOUNT"]);
+    let zone = local_zone();
     for snapshot in snapshots {
         let size = human_size(snapshot.vm_state_bytes);
-        let date = local_date(snapshot.date_seconds);
+        let date = date(snapshot.date_seconds, &zone);
         let clock = clock(snapshot.vm_clock_nanoseconds);
         let icount = snapshot.icount.map_or_else(|| "--".to_owned(), |count| count.to_string());
         line(&mut text, [&snapshot.id, &snapshot.name, &size, &date, &clock, &icount]);
@@ -27,9 +28,9 @@ fn line(text: &mut String, [id, tag, size, date, clock, icount]: [&str; 6]) {
     let _ = writeln!(text, "{id:<7} {tag:<16} {size:>8} {date:>19} {clock:>15} {icount:>10}");
 }
 
-fn local_date(seconds: u32) -> String {
+fn date(seconds: u32, zone: &TimeZone) -> String {
     let date = match Timestamp::from_second(i64::from(seconds)) {
-        Ok(stamp) => stamp.to_zoned(local_zone()),
+        Ok(stamp) => stamp.to_zoned(zone.clone()),
         Err(_) => return String::new(),
     };
     let (year, month, day) = (date.year(), date.month(), date.day());

@@ -64,9 +64,10 @@ impl Bar {
     reason = "parts of a line, converted with saturation"
 )]
 fn line(columns: u16, percent: f32, elapsed: Duration) -> String {
-    let done = (percent / 100.0).clamp(0.0, 1.0);
+    let percent = percent.clamp(0.0, 100.0);
+    let done = percent / 100.0;
     let rest = elapsed.as_secs_f32() / done * (1.0 - done);
-    let figures = format!(" {:>3}% {:>4}", (done * 100.0) as u8, remaining(rest));
+    let figures = format!(" {:>3}% {:>4}", percent as u8, remaining(rest));
     let wide = usize::from(columns).saturating_sub(1).saturating_sub(figures.len());
     let full = (wide as f32 * done) as usize;
     let bar = "█".repeat(full) + &"░".repeat(wide.saturating_sub(full));
@@ -102,6 +103,7 @@ mod tests {
         assert_eq!(line(20, 0.0, after(3)), "░░░░░░░░░   0%     ");
         assert_eq!(line(20, 50.0, after(3)), "████░░░░░  50%   3s");
         assert_eq!(line(20, 25.0, after(61)), "██░░░░░░░  25%   3m");
+        assert_eq!(line(20, 53.0, after(53)), "████░░░░░  53%  47s");
         assert_eq!(line(20, 1.0, after(360)), "░░░░░░░░░   1%   9h");
         assert_eq!(line(20, 99.999, after(1_000)), "████████░  99%   1s");
         assert_eq!(line(20, 100.0, after(9)), "█████████ 100%   0s");
