@@ -164,8 +164,8 @@ pub(crate) fn assemble(
 /// The part of the file that has the header: its first cluster, of which the beginning is enough
 /// where nothing lies further on.
 fn read_start(file: &dyn Storage, budget: &mut MetadataBudget) -> Result<Vec<u8>> {
-    /// Few headers are longer.
-    const FEW_BYTES: u64 = 64 << 10;
+    /// Hardly any header is longer.
+    const USUAL_BYTES: u64 = 64 << 10;
     let read = |start: &mut [u8]| {
         file.read_exact_at(start, 0).map_err(Error::io(op::READ_QCOW2_HEADER, 0))
     };
@@ -173,9 +173,9 @@ fn read_start(file: &dyn Storage, budget: &mut MetadataBudget) -> Result<Vec<u8>
     let mut start = vec![0; num::to_usize(len.min(num::to_u64(Header::MIN_BYTES)))?];
     read(&mut start)?;
     let all = len.min(Header::cluster_bits(&start)?.bytes());
-    let mut start = budget.buffer("header", all.min(FEW_BYTES))?;
+    let mut start = budget.buffer("header", all.min(USUAL_BYTES))?;
     read(&mut start)?;
-    if all > FEW_BYTES && !Header::ends_within(&start)? {
+    if all > USUAL_BYTES && !Header::ends_within(&start)? {
         start = budget.buffer("header", all)?;
         read(&mut start)?;
     }

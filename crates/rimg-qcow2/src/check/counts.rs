@@ -166,7 +166,7 @@ impl Counts {
             copied: usage == Usage::Copied,
             not_copied: usage == Usage::NotCopied,
         };
-        let most = self.most();
+        let most = self.max_count();
         let mut cluster = first;
         while cluster < end {
             let filled = self.pages.fill(cluster, end, cell)?;
@@ -190,7 +190,7 @@ impl Counts {
     }
 
     /// As many references as can be counted.
-    fn most(&self) -> u64 {
+    fn max_count(&self) -> u64 {
         self.g.refcount.max().min(Cell::MAX)
     }
 
@@ -203,7 +203,7 @@ impl Counts {
     ) -> Result<()> {
         self.clusters = self.clusters.max(cluster.saturating_add(1));
         let mut cell = self.pages.get(cluster);
-        let most = self.most();
+        let most = self.max_count();
         if times > most.saturating_sub(cell.count) {
             let at = self.g.cluster_offset(cluster);
             let message = format!("ERROR: overflow cluster offset={at:#x}");

@@ -262,7 +262,7 @@ impl TableWalk {
         self.end_run(counts, report)
     }
 
-    /// Most entries are plain data clusters within the file: that cluster.
+    /// The run of one cluster, if the entry is a plain data cluster within the file, as most are.
     fn plain(&self, entry: L2Entry, file_len: u64) -> Option<Run> {
         const ODD: u64 = spec::COMPRESSED | spec::L2_RESERVED | spec::ZERO;
         let cluster = self.g.cluster_bytes();
