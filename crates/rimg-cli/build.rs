@@ -18,29 +18,21 @@ fn main() {
         return;
     }
     link_unwinder();
-    if is_linker_known() {
-        pack_relocations();
-        // Others are not for speed, and link faster without it.
-        if is("PROFILE", "release") {
-            order_functions();
-        }
+    // Other programs are not for speed, and link faster without it.
+    if is("PROFILE", "release") {
+        order_functions();
     }
 }
 
 /// The shared libgcc asks the processor what it can do before `main`, which is slow in a virtual
 /// machine: a seventh of the time that `rimg info` takes.
 fn link_unwinder() {
-    if library("libgcc_eh.a").is_some() {
+    const LIBRARY: &str = "libgcc_eh.a";
+    // It prints the path, or the bare name.
+    let asked = compiler().arg(format!("-print-file-name={LIBRARY}")).output();
+    let path = asked.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    if path.is_ok_and(|path| Path::new(&path).is_absolute() && Path::new(&path).is_file()) {
         println!("cargo::rustc-link-lib=static:-bundle=gcc_eh");
-    }
-}
-
-/// 250 KiB of relocations become 3. Programs linked so start with the C libraries that say so.
-fn pack_relocations() {
-    const MARK: &[u8] = b"GLIBC_ABI_DT_RELR\0";
-    let libc = library("libc.so.6").and_then(|path| fs::read(path).ok()).unwrap_or_default();
-    if libc.windows(MARK.len()).any(|bytes| bytes == MARK) {
-        println!("cargo::rustc-link-arg-bin=rimg=-Wl,-z,pack-relative-relocs");
     }
 }
 
@@ -50,20 +42,35 @@ fn order_functions() {
     let script = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
     let script = script.join("startup.ld");
     println!("cargo::rerun-if-changed={}", script.display());
-    println!("cargo::rustc-link-arg-bin=rimg=-Wl,-T,{}", script.display());
+    // The compiler hands it on as it is; commas would split what follows `-Wl`.
+    let argument = format!("-T{}", script.display());
+    if !is_linker_chosen() && is_understood(&argument) {
+        println!("cargo::rustc-link-arg-bin=rimg={argument}");
+    }
 }
 
-/// Whether the linker is the one that comes with the compiler, LLVM's or GNU's: others do not
-/// understand parts of scripts.
-fn is_linker_known() -> bool {
+/// Whether somebody wants a linker of their own, or tells it what to do.
+fn is_linker_chosen() -> bool {
     let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
-    env::var_os("RUSTC_LINKER").is_none() && !flags.contains("link")
+    env::var_os("RUSTC_LINKER").is_some() || flags.contains("link")
 }
 
-/// The path of a library that the compiler which links finds: it prints that, or the bare name.
-fn library(name: &str) -> Option<PathBuf> {
-    let linker = env::var_os("RUSTC_LINKER").unwrap_or_else(|| "cc".into());
-    let asked = Command::new(linker).arg(format!("-print-file-name={name}")).output().ok()?;
-    let path = PathBuf::from(String::from_utf8_lossy(&asked.stdout).trim());
-    (path.is_absolute() && Path::new(&path).is_file()).then_some(path)
+/// Whether the system's linker takes the argument: LLVM's, which may come with the Rust compiler,
+/// and GNU's ld do, others do not know parts of scripts.
+fn is_understood(argument: &str) -> bool {
+    let folder = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
+    let source = folder.join("empty.c");
+    fs::write(&source, "int main(void) { return 0; }\n").is_ok()
+        && compiler()
+            .arg(argument)
+            .arg("-o")
+            .arg(folder.join("empty"))
+            .arg(source)
+            .output()
+            .is_ok_and(|output| output.status.success())
+}
+
+/// The compiler that links.
+fn compiler() -> Command {
+    Command::new(env::var_os("RUSTC_LINKER").unwrap_or_else(|| "cc".into()))
 }

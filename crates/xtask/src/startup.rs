@@ -1,7 +1,7 @@
 //! `cargo xtask startup`: which functions short commands run, for the linker to put side by side.
 //!
 //! A page of the program that is touched costs a fault, and the kernel maps those around it as
-//! well. What `rimg info` runs is a few hundred of many thousand functions, all over the program;
+//! well. What one `rimg info` runs is two hundred of many thousand functions, all over the program;
 //! side by side, they halve the program's part of its memory. valgrind tells what runs, nm where.
 //! The list is a script for the linker, which `crates/rimg-cli/build.rs` hands to it.
 
@@ -14,10 +14,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 const HELP: &str = "\
-cargo xtask startup
+cargo xtask startup [--check]
 
 Lists the functions that info, check, map and create run on the images of testdata/, and writes
-crates/rimg-cli/startup.ld. Wants valgrind and nm.";
+crates/rimg-cli/startup.ld. Wants valgrind and nm.
+
+  --check  only look whether the program still has what the list names; wants nm";
 
 /// The formats that are created.
 const FORMATS: [&str; 9] =
@@ -44,29 +46,68 @@ INSERT BEFORE .text;
 
 /// `cargo xtask startup`
 pub(crate) fn run(args: &[String]) -> Result {
-    if !args.is_empty() {
-        println!("{HELP}");
-        return Ok(());
+    let list = run::root().join("crates/rimg-cli/startup.ld");
+    match args {
+        [] => make(&list),
+        [flag] if flag == "--check" => check(&list),
+        [flag] if flag == "--help" => {
+            println!("{HELP}");
+            Ok(())
+        }
+        _ => Err("takes only --check".into()),
     }
+}
+
+/// A list of which less fits the program is out of date. Compilers differ in what they inline.
+const FITS_PERCENT: usize = 60;
+
+/// A list ages in silence: what fits nothing is no error for the linker.
+fn check(list: &Path) -> Result {
+    let symbols = symbols(&crate::bench::build_rimg()?)?;
+    let known: BTreeSet<String> = symbols.iter().map(|(symbol, _)| pattern(symbol)).collect();
+    let text = fs::read_to_string(list)?;
+    let patterns: Vec<&str> = text.lines().filter_map(pattern_of).collect();
+    let fitting = patterns.iter().filter(|pattern| known.contains(**pattern)).count();
+    println!("{fitting} of {} names fit functions of the program", patterns.len());
+    if patterns.is_empty() || fitting * 100 < patterns.len() * FITS_PERCENT {
+        return Err(format!("{} is out of date: run `cargo xtask startup`", list.display()).into());
+    }
+    Ok(())
+}
+
+fn make(list: &Path) -> Result {
     let program = crate::bench::build_rimg()?;
     let scratch = tempfile::tempdir()?;
     let profile = scratch.path().join("profile");
     let mut runs = BTreeMap::new();
-    let mut symbols = BTreeSet::new();
+    let mut called = BTreeSet::new();
     for arguments in commands(scratch.path())? {
         let ran = functions(&program, &arguments, &profile)?;
         let patterns: BTreeSet<String> = ran.iter().map(|symbol| pattern(symbol)).collect();
         for pattern in patterns {
             *runs.entry(pattern).or_insert(0_u32) += 1;
         }
-        symbols.extend(ran);
+        called.extend(ran);
     }
-    let sizes = run::output(Command::new("nm").arg("--print-size").arg(&program))?;
-    let (text, bytes) = script(&runs, &sizes, &symbols);
-    let path = run::root().join("crates/rimg-cli/startup.ld");
-    fs::write(&path, text)?;
-    println!("{}: {} KiB of functions", path.display(), bytes.div_ceil(1024));
+    let (text, bytes) = script(&runs, &symbols(&program)?, &called);
+    fs::write(list, text)?;
+    println!("{}: {} KiB of functions", list.display(), bytes.div_ceil(1024));
     Ok(())
+}
+
+/// The functions of a program, and their sizes in bytes.
+fn symbols(program: &Path) -> Result<Vec<(String, u64)>> {
+    Ok(sized_functions(&run::output(Command::new("nm").arg("--print-size").arg(program))?))
+}
+
+/// What nm prints of functions: where, how large, which kind, and the name.
+fn sized_functions(text: &str) -> Vec<(String, u64)> {
+    let functions = text.lines().filter_map(|line| {
+        let [_, size, kind, symbol] = *line.split(' ').collect::<Vec<_>>() else { return None };
+        let size = u64::from_str_radix(size, 16).ok()?;
+        matches!(kind, "t" | "T" | "w" | "W").then(|| (symbol.to_owned(), size))
+    });
+    functions.collect()
 }
 
 /// The command lines whose functions are wanted; images are made in `scratch`.
@@ -90,8 +131,11 @@ fn functions(program: &Path, arguments: &[String], profile: &Path) -> Result<BTr
     command.arg("--tool=callgrind").arg("--demangle=no");
     command.arg(format!("--callgrind-out-file={}", profile.display()));
     command.arg(program).args(arguments).stdin(Stdio::null());
-    command.output().map_err(|error| format!("valgrind: {error}"))?;
-    let text = fs::read_to_string(profile)?;
+    let output = command.output().map_err(|error| format!("valgrind: {error}"))?;
+    let text = fs::read_to_string(profile).map_err(|error| {
+        let said = String::from_utf8_lossy(&output.stderr);
+        format!("{command:?} left no profile: {error}\n{said}")
+    })?;
     fs::remove_file(profile)?;
     Ok(called(&text))
 }
@@ -137,15 +181,16 @@ fn pattern(symbol: &str) -> String {
 }
 
 /// The linker's script, those that most commands run first, and how many bytes it puts together.
-fn script(runs: &BTreeMap<String, u32>, sizes: &str, symbols: &BTreeSet<String>) -> (String, u64) {
+fn script(
+    runs: &BTreeMap<String, u32>,
+    symbols: &[(String, u64)],
+    called: &BTreeSet<String>,
+) -> (String, u64) {
     let mut patterns: BTreeMap<String, Sizes> = BTreeMap::new();
-    for line in sizes.lines() {
-        if let [_, size, _, symbol] = *line.split(' ').collect::<Vec<_>>() {
-            let bytes = u64::from_str_radix(size, 16).unwrap_or(0);
-            let sizes = patterns.entry(pattern(symbol)).or_default();
-            sizes.matched += bytes;
-            sizes.called += if symbols.contains(symbol) { bytes } else { 0 };
-        }
+    for (symbol, bytes) in symbols {
+        let sizes = patterns.entry(pattern(symbol)).or_default();
+        sizes.matched += bytes;
+        sizes.called += if called.contains(symbol) { *bytes } else { 0 };
     }
     let chosen = runs.iter().filter_map(|(pattern, runs)| {
         let sizes = patterns.get(pattern)?;
@@ -160,6 +205,11 @@ fn script(runs: &BTreeMap<String, u32>, sizes: &str, symbols: &BTreeSet<String>)
         let _ = writeln!(text, "    *(.text*.{pattern})");
     }
     (text + FOOTER, chosen.iter().map(|(_, _, bytes)| bytes).sum())
+}
+
+/// The pattern of a line of the script.
+fn pattern_of(line: &str) -> Option<&str> {
+    line.trim().strip_prefix("*(.text*.")?.strip_suffix(')')
 }
 
 /// In bytes, of all functions that a pattern fits.
@@ -201,14 +251,17 @@ mod tests {
         let names = ["_ZN1a17h*", "_ZN1b17h*", "_ZN1c17h*"].map(str::to_owned);
         let runs = names.into_iter().zip([1, 3, 3]).collect();
         let symbol = |name, hash: u8| format!("_ZN1{name}17h00000000000000{hash:02x}E");
-        let mut sizes = format!("00 10 t {}\n00 20 t {}\n", symbol('a', 1), symbol('b', 1));
+        let mut sizes = format!("00 10 t {}\n00 20 T {}\n", symbol('a', 1), symbol('b', 1));
+        // Data of that name do not count.
+        let _ = writeln!(sizes, "00 10000 d {}", symbol('b', 2));
         for hash in 0..100 {
             let _ = writeln!(sizes, "00 100 t {}", symbol('c', hash));
         }
-        let symbols = ['a', 'b', 'c'].map(|name| symbol(name, 1)).into();
-        let (text, bytes) = script(&runs, &sizes, &symbols);
-        let lines: Vec<_> = text.lines().filter(|line| line.contains("_ZN")).collect();
-        assert_eq!(lines, ["    *(.text*._ZN1b17h*)", "    *(.text*._ZN1a17h*)",]);
+        let called = ['a', 'b', 'c'].map(|name| symbol(name, 1)).into();
+        let (text, bytes) = script(&runs, &sized_functions(&sizes), &called);
+        assert!(text.contains("\n    *(.text*._ZN1b17h*)\n"), "{text}");
+        let patterns: Vec<_> = text.lines().filter_map(pattern_of).collect();
+        assert_eq!(patterns, ["_ZN1b17h*", "_ZN1a17h*"]);
         assert_eq!(bytes, 0x30);
     }
 }
