@@ -103,7 +103,7 @@ mod tests {
         assert_eq!(line(20, 0.0, after(3)), "░░░░░░░░░   0%     ");
         assert_eq!(line(20, 50.0, after(3)), "████░░░░░  50%   3s");
         assert_eq!(line(20, 25.0, after(61)), "██░░░░░░░  25%   3m");
-        assert_eq!(line(20, 53.0, after(53)), "████░░░░░  53%  47s");
+        assert_eq!(line(20, 53.0, after(50)), "████░░░░░  53%  45s");
         assert_eq!(line(20, 1.0, after(360)), "░░░░░░░░░   1%   9h");
         assert_eq!(line(20, 99.999, after(1_000)), "████████░  99%   1s");
         assert_eq!(line(20, 100.0, after(9)), "█████████ 100%   0s");
